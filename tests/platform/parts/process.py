@@ -1,0 +1,126 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real server as a child of nobody: started with a pid file, waited for, stopped by its own pid and no other's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+
+class PartError(Exception):
+    """A part of the platform did not start or stop; the text carries the end of its log."""
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on the port of loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+class ServerProcess:
+    """One server process, known by a pid file that also holds its start time.
+
+    The pid file makes it survive the program that started it: ``stop`` works from another process, and never
+    touches a pid that has been given to somebody else meanwhile.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self.log = folder / f"{name}.log"
+        self._pid_file = folder / f"{name}.pid"
+
+    def start(
+        self,
+        argv: Sequence[str],
+        ready: Callable[[], bool],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 30,
+    ) -> None:
+        """Start it unless it runs, and wait until ``ready`` says so. Raises PartError with the log's end."""
+        if self.pid() is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=cwd or self.folder,
+                env={**os.environ, **(env or {})},
+            )
+        self._pid_file.write_text(f"{process.pid} {_start_time(process.pid)}\n")
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise PartError(f"{self.name} did not get ready: {self._end_of_log()}")
+            time.sleep(0.02)
+
+    def pid(self) -> int | None:
+        """The pid of the running process, or None."""
+        with contextlib.suppress(OSError, ValueError):
+            pid, started = (int(word) for word in self._pid_file.read_text().split())
+            if _start_time(pid) == started:
+                return pid
+        return None
+
+    def stop(self, timeout: float = 20) -> None:
+        """SIGTERM, wait, SIGKILL after ``timeout`` seconds; nothing is left running when it returns."""
+        pid = self.pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            if not self._gone_within(timeout):
+                os.kill(pid, signal.SIGKILL)
+                if not self._gone_within(timeout):
+                    raise PartError(f"{self.name} (pid {pid}) survives SIGKILL")
+        self._pid_file.unlink(missing_ok=True)
+
+    def _gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while (pid := self.pid()) is not None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _end_of_log(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "it wrote no log"
+
+
+def _start_time(pid: int) -> int:
+    """Clock ticks after boot at which the process started (field 22 of /proc/PID/stat); 0 when it is a zombie."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return 0 if fields[0] == "Z" else int(fields[19])
+
+
+@contextlib.contextmanager
+def running(process: ServerProcess, argv: Sequence[str], ready: Callable[[], bool]) -> Iterator[ServerProcess]:
+    """A server for the length of a with block."""
+    process.start(argv, ready)
+    try:
+        yield process
+    finally:
+        process.stop()
