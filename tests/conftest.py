@@ -1,0 +1,8 @@
+"""Fixtures of all tests: real servers on loopback, each stopped by its own pid."""
+
+pytest_plugins = [
+    "tests.fixtures.certificates",
+    "tests.fixtures.firestore",
+    "tests.fixtures.http",
+    "tests.fixtures.redis",
+]
