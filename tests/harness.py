@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.contract import assert_contract
+
 ROOT = Path(__file__).resolve().parent.parent
 _RUNNER = """
 import importlib, json, sys
@@ -59,7 +61,10 @@ def run_module(
     env: dict[str, str] | None = None,
     timeout: float = 120,
 ) -> dict[str, Any]:
-    """What the module returned, with ``failed`` set to a bool; a traceback is an assertion error."""
+    """What the module returned, with ``failed`` set to a bool; a traceback is an assertion error.
+
+    Every answer is held against the module's RETURN on the way.
+    """
     process = start_module(name, arguments, check=check, diff=diff, python=python, env=env)
     output, errors = process.communicate(timeout=timeout)
     lines = [line for line in output.splitlines() if line.startswith("{")]
@@ -67,4 +72,5 @@ def run_module(
     answer: dict[str, Any] = json.loads(lines[-1])
     answer.setdefault("failed", False)
     assert (process.returncode != 0) == answer["failed"], f"rc {process.returncode} against {answer}"
+    assert_contract(name, answer)
     return answer
