@@ -1,0 +1,269 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backup sets as they lie on disk: names, files, and what state a set is in. Only reads.
+
+A set is built in ``<root>/<id>.partial`` and renamed to ``<root>/<id>`` when it is complete. Its manifest never
+changes afterwards; what is found out later stands beside it, in ``verification.json`` and ``hold.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
+
+MANIFEST = "manifest.json"
+#: In the format of sha256sum, so that ``sha256sum -c`` proves the manifest without this collection.
+MANIFEST_DIGEST = "manifest.json.sha256"
+VERIFICATION = "verification.json"
+HOLD = "hold.json"
+#: Files that describe a set and are therefore not listed in its manifest.
+ADMINISTRATION = frozenset((MANIFEST, MANIFEST_DIGEST, VERIFICATION, HOLD))
+PARTIAL = ".partial"
+REMOVING = ".removing"
+LOCK = ".lock"
+MUTEX = ".mutex"
+
+#: The format of manifests that this release writes; it reads no newer one.
+FORMAT = 1
+#: From this level of verification on a set counts as verified: below it only its bytes are known to be the same.
+VERIFIED_LEVEL = 2
+
+_ID_FORMAT = "%Y%m%dT%H%M%SZ"
+_ID = re.compile(r"\d{8}T\d{6}Z")
+
+
+class BackupSetError(Exception):
+    """A set cannot be used as asked; the text names the set, the cause and what to do."""
+
+
+@dataclass(frozen=True)
+class BackupSet:
+    """One set as it lies on disk. ``state`` is partial, complete, verified or failed."""
+
+    id: str
+    path: str
+    state: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    bytes: int = 0
+    site: str = ""
+    completed_at: str = ""
+    verified_level: int = 0
+    verified_at: str = ""
+    held: bool = False
+    hold_reason: str = ""
+    problem: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether recovery may choose it."""
+        return self.state in ("complete", "verified")
+
+    def age(self, now: datetime) -> float:
+        """Seconds since the set was opened: nothing in it is newer than that can be relied on."""
+        return (now - moment_of(self.id)).total_seconds()
+
+    def part(self, name: str) -> dict[str, Any] | None:
+        """The part of a name such as ``redis:cache``."""
+        return next((part for part in self.parts if part["name"] == name), None)
+
+    def as_dict(self, now: datetime) -> dict[str, Any]:
+        """The set as the module returns it."""
+        return {
+            "id": self.id,
+            "path": self.path,
+            "state": self.state,
+            "site": self.site,
+            "created_at": isoformat(moment_of(self.id)),
+            "completed_at": self.completed_at,
+            "age": int(self.age(now)),
+            "bytes": self.bytes,
+            "files": len(self.files),
+            "parts": self.parts,
+            "verified_level": self.verified_level,
+            "verified_at": self.verified_at,
+            "held": self.held,
+            "hold_reason": self.hold_reason,
+            "problem": self.problem,
+        }
+
+
+def set_id(moment: datetime) -> str:
+    """The id of a set that is opened at a moment, as ``20260131T235959Z``; sorts as text."""
+    return moment.astimezone(timezone.utc).strftime(_ID_FORMAT)
+
+
+def moment_of(identifier: str) -> datetime:
+    """When the set of an id was opened. Raises BackupSetError when it is no id."""
+    try:
+        if not _ID.fullmatch(identifier):
+            raise ValueError(identifier)
+        return datetime.strptime(identifier, _ID_FORMAT).replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise BackupSetError(f"{identifier!r} is no id of a backup set such as 20260131T235959Z") from None
+
+
+def read_sets(root: str) -> list[BackupSet]:
+    """All sets below a root, newest first; none when the root is not there. Raises OSError when unreadable."""
+    try:
+        names = sorted(os.listdir(root), reverse=True)
+    except FileNotFoundError:
+        return []
+    return [read_set(root, name) for name in names if _is_set(name) and os.path.isdir(os.path.join(root, name))]
+
+
+def read_set(root: str, name: str) -> BackupSet:
+    """The set in the folder ``name``. A damaged one is returned as failed, with its problem in words."""
+    path = os.path.join(root, name)
+    if name.endswith(PARTIAL):
+        files = {relative: {"bytes": os.lstat(file).st_size} for relative, file in walk(path)}
+        total = sum(entry["bytes"] for entry in files.values())
+        return BackupSet(name[: -len(PARTIAL)], path, "partial", files=files, bytes=total)
+    try:
+        manifest = read_manifest(path)
+        verification = read_verification(path)
+        hold = _read_json(os.path.join(path, HOLD))
+    except BackupSetError as error:
+        held = os.path.lexists(os.path.join(path, HOLD))
+        return BackupSet(name, path, "failed", held=held, problem=str(error))
+    return _described(path, manifest, verification, hold)
+
+
+def find_set(root: str, identifier: str) -> BackupSet | None:
+    """The set of an id that is no longer built, or None."""
+    moment_of(identifier)
+    return read_set(root, identifier) if os.path.isdir(os.path.join(root, identifier)) else None
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """The manifest of the set in a folder. Raises BackupSetError when it is missing, damaged or of another set."""
+    manifest = _read_json(os.path.join(path, MANIFEST))
+    if manifest is None:
+        raise BackupSetError(f"{path} has no {MANIFEST}")
+    if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
+        raise BackupSetError(f"{path}/{MANIFEST} has format {manifest.get('format')!r}, this release reads {FORMAT}")
+    if manifest.get("id") != os.path.basename(path):
+        raise BackupSetError(f"{path}/{MANIFEST} is that of set {manifest.get('id')!r}")
+    if not _well_formed(manifest):
+        raise BackupSetError(f"{path}/{MANIFEST} does not list files and parts as a manifest does")
+    return manifest
+
+
+def read_verification(path: str) -> dict[str, Any]:
+    """What ``verification.json`` holds: judgements in the order they were made."""
+    verification = _read_json(os.path.join(path, VERIFICATION))
+    if verification is None:
+        return {"format": FORMAT, "judgements": []}
+    judgements = verification.get("judgements")
+    if not isinstance(judgements, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("level"), int) and {"at", "result"} <= set(entry)
+        for entry in judgements
+    ):
+        raise BackupSetError(f"{path}/{VERIFICATION} does not list judgements as it should")
+    return verification
+
+
+def standing(judgements: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The judgement that verifies a set and the one that fails it, each None when there is none.
+
+    Judgements count in the order they were made. A failure is overcome only by a later pass of the same level or a
+    higher one, and takes with it what was proved before at its level and above.
+    """
+    passed: dict[str, Any] | None = None
+    failed: dict[str, Any] | None = None
+    for entry in judgements:
+        if entry["result"] == "passed":
+            passed = entry if passed is None or entry["level"] >= passed["level"] else passed
+            failed = None if failed is not None and entry["level"] >= failed["level"] else failed
+        elif entry["result"] == "failed":
+            failed = entry
+            passed = None if passed is not None and passed["level"] >= entry["level"] else passed
+    return passed, failed
+
+
+def newest(sets: list[BackupSet], *states: str) -> BackupSet | None:
+    """The newest of some states, of a list that is sorted newest first."""
+    return next((entry for entry in sets if entry.state in states), None)
+
+
+def walk(path: str) -> Iterator[tuple[str, str]]:
+    """Name relative to the set and full path of everything in it that is no folder, in a fixed order."""
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in sorted(files + links):
+            file = os.path.join(folder, name)
+            yield os.path.relpath(file, path), file
+
+
+def newest_change(path: str) -> float:
+    """Unix time of the last change below a folder: tells whether somebody still writes there."""
+    changes = [os.lstat(file).st_mtime for _name, file in walk(path)]
+    folders = [os.lstat(folder).st_mtime for folder, _folders, _files in os.walk(path)]
+    return max(changes + folders, default=0.0)
+
+
+def _is_set(name: str) -> bool:
+    try:
+        moment_of(name[: -len(PARTIAL)] if name.endswith(PARTIAL) else name)
+    except BackupSetError:
+        return False
+    return True
+
+
+def _well_formed(manifest: dict[str, Any]) -> bool:
+    files, parts = manifest.get("files"), manifest.get("parts")
+    return (
+        isinstance(files, dict)
+        and isinstance(parts, list)
+        and all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values())
+        and all(isinstance(part, dict) and part.get("name") and part.get("path") in files for part in parts)
+    )
+
+
+def _read_json(path: str) -> dict[str, Any] | None:
+    """A JSON object, or None when the file is not there. Raises BackupSetError when it holds anything else."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise BackupSetError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise BackupSetError(f"{path} holds no JSON object")
+    return content
+
+
+def _described(
+    path: str, manifest: dict[str, Any], verification: dict[str, Any], hold: dict[str, Any] | None
+) -> BackupSet:
+    passed, failed = standing(verification["judgements"])
+    state = "complete"
+    if failed is not None:
+        state = "failed"
+    elif passed is not None and passed["level"] >= VERIFIED_LEVEL:
+        state = "verified"
+    return BackupSet(
+        manifest["id"],
+        path,
+        state,
+        files=manifest["files"],
+        parts=manifest["parts"],
+        bytes=sum(entry["bytes"] for entry in manifest["files"].values()),
+        site=manifest.get("site", ""),
+        completed_at=manifest.get("completed_at", ""),
+        verified_level=passed["level"] if passed else 0,
+        verified_at=passed["at"] if passed else "",
+        held=hold is not None,
+        hold_reason=str((hold or {}).get("reason", "")),
+        problem=failed.get("reason", "") if failed else "",
+    )
