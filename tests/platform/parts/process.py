@@ -44,7 +44,7 @@ class ServerProcess:
         self.name = name
         self.folder = folder
         self.log = folder / f"{name}.log"
-        self._pid_file = folder / f"{name}.pid"
+        self.pid_file = folder / f"{name}.pid"
 
     def start(
         self,
@@ -69,7 +69,7 @@ class ServerProcess:
                 cwd=cwd or self.folder,
                 env={**os.environ, **(env or {})},
             )
-        self._pid_file.write_text(f"{process.pid} {_start_time(process.pid)}\n")
+        self._note(process.pid)
         deadline = time.monotonic() + timeout
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -80,8 +80,8 @@ class ServerProcess:
     def pid(self) -> int | None:
         """The pid of the running process, or None."""
         with contextlib.suppress(OSError, ValueError):
-            pid, started = (int(word) for word in self._pid_file.read_text().split())
-            if _start_time(pid) == started:
+            pid, started = (int(word) for word in self.pid_file.read_text().split())
+            if start_time(pid) == started:
                 return pid
         return None
 
@@ -94,7 +94,10 @@ class ServerProcess:
                 os.kill(pid, signal.SIGKILL)
                 if not self._gone_within(timeout):
                     raise PartError(f"{self.name} (pid {pid}) survives SIGKILL")
-        self._pid_file.unlink(missing_ok=True)
+        self.pid_file.unlink(missing_ok=True)
+
+    def _note(self, pid: int) -> None:
+        self.pid_file.write_text(f"{pid} {start_time(pid)}\n")
 
     def _gone_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -110,7 +113,7 @@ class ServerProcess:
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "it wrote no log"
 
 
-def _start_time(pid: int) -> int:
+def start_time(pid: int) -> int:
     """Clock ticks after boot at which the process started (field 22 of /proc/PID/stat); 0 when it is a zombie."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return 0 if fields[0] == "Z" else int(fields[19])
