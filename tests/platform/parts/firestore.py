@@ -44,13 +44,13 @@ def find_emulator() -> tuple[str, Path]:
     java = shutil.which("java")
     if java is None:
         raise EmulatorMissingError("the Firestore emulator needs java, which is not on PATH")
-    candidates = list(_jar_candidates())
-    for jar in candidates:
+    looked = []
+    for jar in _jar_candidates():
         if jar.is_file():
             return java, jar
-    looked = ", ".join(str(jar) for jar in candidates)
+        looked.append(str(jar))
     raise EmulatorMissingError(
-        f"no Firestore emulator: none of {looked} is there (set FIRESTORE_EMULATOR_JAR, or install the package "
+        f"no Firestore emulator: none of {', '.join(looked)} is there (set FIRESTORE_EMULATOR_JAR, or install the package "
         "google-cloud-cli-firestore-emulator or the Google Cloud SDK component cloud-firestore-emulator)"
     )
 
