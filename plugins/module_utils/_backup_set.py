@@ -224,8 +224,22 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
     return (
         isinstance(files, dict)
         and isinstance(parts, list)
-        and all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values())
-        and all(isinstance(part, dict) and part.get("name") and part.get("path") in files for part in parts)
+        and all(_is_file_entry(entry) for entry in files.values())
+        and all(_is_part_entry(entry, files) for entry in parts)
+    )
+
+
+def _is_file_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
+
+
+def _is_part_entry(entry: Any, files: dict[str, Any]) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and entry.get("path") in files
+        and (not entry.get("manifest") or entry["manifest"] in files)
+        and isinstance(entry.get("details"), dict)
     )
 
 

@@ -97,6 +97,8 @@ class Change:
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     due: bool = True
+    owner: str = ""
+    result: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -135,7 +137,9 @@ def _try_open(store: Store, owner: str, max_age: float | None, accept: str) -> C
     fresh = _young_enough(store, max_age, accept)
     if fresh is not None:
         age = format_duration(fresh.age(store.clock()))
-        return Change(False, f"set {fresh.id} is {fresh.state} and {age} old: no new one is due", fresh, due=False)
+        return Change(
+            False, f"set {fresh.id} is {fresh.state} and {age} old: no new one is due", fresh, due=False, owner=owner
+        )
     warnings = []
     if lock is not None:
         reason = store.gone(lock)
@@ -170,8 +174,12 @@ def _begin(store: Store, lock: Lock, warnings: list[str]) -> Change:
     missing = [folder for folder in wanted if not os.path.isdir(folder)]
     if missing and not store.check:
         write_lock(store.lock_path, lock)
-        for folder in missing:
-            os.mkdir(folder, 0o700)
+        try:
+            for folder in missing:
+                os.mkdir(folder, 0o700)
+        except OSError:
+            free_lock(store.lock_path)
+            raise
         sync_folder(store.root)
     opened = BackupSet(lock.subject, path, "partial")
     if os.path.isdir(path):
@@ -182,6 +190,7 @@ def _begin(store: Store, lock: Lock, warnings: list[str]) -> Change:
         opened,
         before={} if missing else {"id": lock.subject, "state": "partial"},
         after={"id": lock.subject, "state": "partial"},
+        owner=lock.owner,
         warnings=warnings,
     )
 
@@ -309,15 +318,21 @@ def _part(path: str, part: Mapping[str, Any]) -> dict[str, Any]:
         return {"name": name, "path": relative, "manifest": relative, "details": record}
     _require_content(path, name, relative)
     described = part.get("manifest")
-    details: Any = {}
-    if described:
-        _require_content(path, name, str(described))
-        try:
-            with open(_inside(path, str(described)), encoding="utf-8") as stream:
-                details = json.load(stream)
-        except ValueError as error:
-            raise BackupSetError(f"the manifest {described} of {name} is no JSON: {error}") from error
+    details = _description(path, name, str(described)) if described else {}
     return {"name": name, "path": relative, "manifest": str(described or ""), "details": details}
+
+
+def _description(path: str, name: str, relative: str) -> dict[str, Any]:
+    """What the manifest of one part says, which must be a JSON object."""
+    _require_content(path, name, relative)
+    try:
+        with open(_inside(path, relative), encoding="utf-8") as stream:
+            details = json.load(stream)
+    except ValueError as error:
+        raise BackupSetError(f"the manifest {relative} of {name} is no JSON: {error}") from error
+    if not isinstance(details, dict):
+        raise BackupSetError(f"the manifest {relative} of {name} is no JSON object")
+    return details
 
 
 def _require_content(path: str, name: str, relative: str) -> None:

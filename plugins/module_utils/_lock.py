@@ -16,6 +16,7 @@ import getpass
 import json
 import os
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -75,6 +76,12 @@ def new_lock(owner: str, subject: str, now: datetime) -> Lock:
     """A lock for this run: its process is looked up among the ancestors of this one."""
     pid, started = run_process(os.getpid())
     return Lock(owner, subject, isoformat(now), here(), _user(), pid, started)
+
+
+def default_owner() -> str:
+    """A name for this run: the same in all its tasks where the run's process can be seen, else one of a kind."""
+    pid, started = run_process(os.getpid())
+    return f"{_user()}@{socket.gethostname()}:{pid}:{started}" if pid else f"{_user()}:{uuid.uuid4().hex}"
 
 
 def run_process(pid: int, proc: str = "/proc") -> tuple[int, int]:
