@@ -1,0 +1,309 @@
+#!/usr/bin/python
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_snapshot
+short_description: Take a snapshot of a Redis server into a file that can be trusted
+version_added: 1.0.0
+description:
+  - Fetches an RDB from a local or remote server over the replication protocol, as a new replica would.
+    Nothing is needed on the server's host, and the server's own C(dump.rdb) is not touched.
+  - The CRC-64 of the RDB is checked while it arrives. Only a whole and sound snapshot gets its final name;
+    until then it is a hidden temporary file with mode 0600 beside it, and an older snapshot stays untouched.
+    Temporary files of runs that were killed are removed by the next run for the same O(dest).
+  - A manifest beside the snapshot tells what is in it. The old manifest is removed before the new snapshot gets its
+    name, and the new one follows; so a manifest never stands beside a snapshot that it does not describe.
+  - A replica whose link to its master is down is refused, because its data may be old.
+  - On servers before Redis 6.2 the stream of commands is cut off after the snapshot; newer ones send none.
+  - The number of keys is asked for right after the server forked. RV(snapshot.counted) is V(exact) when the
+    replication offset shows that nothing was written in between. M(upkeep.ops.redis_verify) counts what is really in
+    the file.
+author: The upkeep.ops authors (@upkeep-ops)
+extends_documentation_fragment:
+  - upkeep.ops._attributes
+  - upkeep.ops._redis_connection
+attributes:
+  check_mode:
+    support: full
+    details: Connects, checks password, replication link and target folder, and transfers nothing.
+  diff_mode:
+    support: full
+    details: Shows the main figures of the old and the new manifest; in check mode the expected ones.
+  idempotent:
+    support: partial
+    details: With O(max_age) nothing is done while a sound snapshot of the same server is younger than that.
+requirements:
+  - zstandard >= 0.19 (Python library) or the program C(zstd), for O(compression=zstd)
+options:
+  dest:
+    description: File to write. Its folder must exist.
+    type: path
+    required: true
+  compression:
+    description:
+      - How to compress the file. The name of O(dest) does not matter.
+      - Compressing runs beside receiving; V(zstd) and V(gzip) at their default levels keep up with a server.
+    type: str
+    choices: [zstd, gzip, none]
+    default: zstd
+  compression_level:
+    description: V(1) to V(19) for zstd, V(1) to V(9) for gzip. The default is V(3) for zstd and V(1) for gzip.
+    type: int
+  manifest:
+    description: File for the manifest, always with mode 0600. The default is O(dest) with C(.json) appended.
+    type: path
+  max_age:
+    description:
+      - Take no new snapshot while the one at O(dest) is younger than this, such as V(20h), was taken from the same
+        server with the same O(compression), and has the size and SHA-256 that its manifest says.
+    type: str
+  mode:
+    description: Mode of the snapshot file, four octal digits in quotes. It holds all data of the server.
+    type: str
+    default: "0600"
+  progress_file:
+    description:
+      - File that gets a line of JSON about each second, with C(bytes), C(total) (null while the server does not know
+        it) and C(seconds). Follow it with C(tail -f).
+    type: path
+  server_timeout:
+    description:
+      - Seconds that the server may stay silent during the transfer. While it prepares a snapshot it sends a sign of
+        life each second.
+    type: float
+    default: 70
+notes:
+  - "The least rights of an ACL user: C(+psync +replconf +ping). With C(+info) the manifest has the number of keys, and
+    a replica without its master is recognized before the transfer begins."
+  - The server forks as for BGSAVE. Its C(repl-diskless-sync-delay), 5 seconds by default, is waited for first.
+seealso:
+  - module: upkeep.ops.redis_verify
+"""
+
+EXAMPLES = r"""
+- name: Take a snapshot unless there is one of today
+  upkeep.ops.redis_snapshot:
+    login_host: redis.example.org
+    login_password: "{{ redis_password }}"
+    dest: /var/backups/redis/cache.rdb.zst
+    max_age: 20h
+
+- name: Take a snapshot for a server that reads plain RDB files
+  upkeep.ops.redis_snapshot:
+    login_host: redis.example.org
+    login_password: "{{ redis_password }}"
+    dest: /var/backups/redis/dump.rdb
+    compression: none
+    progress_file: /var/backups/redis/progress.jsonl
+"""
+
+RETURN = r"""
+file:
+  description: The snapshot file.
+  returned: success
+  type: str
+manifest:
+  description: The file with the manifest.
+  returned: success
+  type: str
+message:
+  description: What was done, or would be in check mode, in one sentence.
+  returned: success
+  type: str
+snapshot:
+  description: The content of the manifest. Without one in check mode, when a snapshot would be taken.
+  returned: success, unless a snapshot would be taken in check mode
+  type: dict
+  contains:
+    source:
+      description: The server, as a URL without user and password.
+      type: str
+    taken_at:
+      description: When the server began the snapshot.
+      type: str
+    seconds:
+      description: How long it took from there.
+      type: float
+    file:
+      description: Name of the file without its folder.
+      type: str
+    compression:
+      description: How it is compressed.
+      type: str
+    bytes:
+      description: Size of the file.
+      type: int
+    sha256:
+      description: SHA-256 of the file.
+      type: str
+    rdb_bytes:
+      description: Size of the RDB in it.
+      type: int
+    rdb_version:
+      description: Version of the RDB format.
+      type: int
+    crc64:
+      description: CRC-64 of the RDB. Null when the server writes none (C(rdbchecksum no)).
+      type: str
+    redis_version:
+      description: Version of the server.
+      type: str
+    used_memory:
+      description: Bytes of memory that the server used for its data.
+      type: int
+    replication_id:
+      description: Replication id of the data. Null when the server knows only SYNC.
+      type: str
+    replication_offset:
+      description: Offset in the replication stream up to which the snapshot goes.
+      type: int
+    databases:
+      description: Number of C(keys) and C(expires) (keys with a TTL) by number of the database.
+      type: dict
+      sample: {"0": {"keys": 2001, "expires": 280}}
+    counted:
+      description: >-
+        How good these numbers are. V(exact), V(near) when the server was writing meanwhile, or V(no) when the user may
+        not ask for them.
+      type: str
+    functions:
+      description: Number of function libraries. Null when the server does not tell.
+      type: int
+"""
+
+import re
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._compression import (
+    COMPRESSIONS,
+    CompressionError,
+    checked_level,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
+from ansible_collections.upkeep.ops.plugins.module_utils._progress import Progress
+from ansible_collections.upkeep.ops.plugins.module_utils._rdb import RdbError
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import (
+    CONNECTION_OPTIONS,
+    Login,
+    RedisAccessError,
+    client,
+    explained,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import Manifest, ManifestError, read_manifest
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import ReplicationError, SnapshotLink
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_snapshot import (
+    Plan,
+    SnapshotError,
+    check_dest,
+    check_source,
+    server_state,
+    take,
+    young_snapshot,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._signals import StoppedError, stop_by_exception
+from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration, utc_now
+
+_MAIN_FIGURES = ("source", "taken_at", "bytes", "sha256", "replication_offset", "databases")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **CONNECTION_OPTIONS,
+            "dest": {"type": "path", "required": True},
+            "compression": {"type": "str", "choices": list(COMPRESSIONS), "default": "zstd"},
+            "compression_level": {"type": "int"},
+            "manifest": {"type": "path"},
+            "max_age": {"type": "str"},
+            "mode": {"type": "str", "default": "0600"},
+            "progress_file": {"type": "path"},
+            "server_timeout": {"type": "float", "default": 70},
+        },
+        supports_check_mode=True,
+    )
+    stop_by_exception()
+    login = Login.of(module.params)
+    errors = (ReplicationError, RdbError, CompressionError, SnapshotError)
+    try:
+        answer = run(module, login)
+    except (RedisAccessError, MissingDependencyError) as error:
+        module.fail_json(msg=f"No snapshot was taken: {error}")
+    except errors as error:
+        module.fail_json(msg=f"No snapshot of {login.url} was taken: {error}")
+    except OSError as error:
+        module.fail_json(msg=f"No snapshot of {login.url} was taken, writing {module.params['dest']} failed: {error}")
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    except StoppedError as error:
+        module.fail_json(msg=f"No snapshot of {login.url} was taken: {error}; nothing was left behind")
+    module.exit_json(**answer)
+
+
+def run(module: AnsibleModule, login: Login) -> dict[str, Any]:
+    """Take the snapshot, or find that it is not needed or only to be told of; the module's answer."""
+    plan = plan_of(module.params, login)
+    where = {"file": plan.dest, "manifest": plan.manifest}
+    max_age = module.params["max_age"]
+    young = young_snapshot(plan, parse_duration(max_age), utc_now()) if max_age else None
+    if young:
+        message = f"the snapshot of {young.taken_at} is younger than {max_age} and sound"
+        return {**where, "changed": False, "message": message, "snapshot": young.as_dict()}
+    check_dest(plan)
+    before = figures(plan.manifest)
+    library = load("redis")
+    with explained(library, login), client(library, login) as observer:
+        state = server_state(library, observer)
+        check_source(state)
+        with SnapshotLink(library, client(library, login), module.params["server_timeout"]) as link:
+            link.greet()
+            if module.check_mode:
+                keys = f"{state.keys} keys" if state else "all keys"
+                after = {"source": plan.source, "databases": state.databases if state else {}}
+                message = f"would take a snapshot of {keys} of {plan.source} to {plan.dest}"
+                return {**where, "changed": True, "message": message, "diff": {"before": before, "after": after}}
+            manifest = transfer(module, plan, link, lambda: server_state(library, observer))
+    message = f"took a snapshot of {plan.source} to {plan.dest}: {manifest.rdb_bytes} bytes in {manifest.seconds} s"
+    difference = {"before": before, "after": figures(plan.manifest)}
+    return {**where, "changed": True, "message": message, "snapshot": manifest.as_dict(), "diff": difference}
+
+
+def plan_of(options: dict[str, Any], login: Login) -> Plan:
+    """The plan that the options ask for. Raises ValueError and CompressionError when they make no sense."""
+    if not re.fullmatch(r"0[0-7]{3}", options["mode"]):
+        raise ValueError(f"mode is {options['mode']!r}; write four octal digits in quotes, such as '0600'")
+    return Plan(
+        source=login.url,
+        dest=options["dest"],
+        manifest=options["manifest"] or options["dest"] + ".json",
+        compression=options["compression"],
+        level=checked_level(options["compression"], options["compression_level"]),
+        mode=int(options["mode"], 8),
+    )
+
+
+def transfer(module: AnsibleModule, plan: Plan, link: SnapshotLink, sample: Any) -> Manifest:
+    """Take the snapshot and tell of its progress."""
+    what = f"snapshot of {plan.source}"
+    with Progress(what, module.params["progress_file"] or "", time.monotonic, module.log) as progress:
+        manifest = take(plan, link, sample, clock=utc_now, progress=progress)
+        progress.finish(manifest.rdb_bytes)
+    return manifest
+
+
+def figures(manifest: str) -> dict[str, Any]:
+    """The main figures of a manifest for a diff, none when there is no valid one."""
+    try:
+        content = read_manifest(manifest).as_dict()
+    except ManifestError:
+        return {}
+    return {name: content[name] for name in _MAIN_FIGURES}
+
+
+if __name__ == "__main__":
+    main()
