@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _DAY_SECONDS = 86400
+_OLD_DAYS = 40
 _CLIENTS = 8
 _LINE = "2026-01-01T00:00:00Z {name} GET /items/{number} 200 {number}ms\n"
 
@@ -46,20 +47,15 @@ def _paths(services: Sequence[str], count: int) -> Iterator[str]:
             yield f"{base}/items/{number}"
 
 
-def write_old_logs(folder: Path, names: Sequence[str], lines: int = 100_000) -> None:
+def write_old_logs(folder: Path, large: str, lines: int = 100_000) -> None:
     """Logs as months of service leave them: a large one, one that nobody writes to, and one rotated long ago."""
     folder.mkdir(parents=True, exist_ok=True)
-    large, quiet, rotated = (folder / f"{name}.log" for name in names[:3])
-    with large.open("a") as log:
-        log.writelines(_LINE.format(name=large.stem, number=number) for number in range(lines))
-    with quiet.open("a") as log:
-        log.write(_LINE.format(name=quiet.stem, number=0))
-    _age(quiet, days=40)
-    archive = rotated.with_name(f"{rotated.name}.1.gz")
-    archive.write_bytes(gzip.compress(_LINE.format(name=rotated.stem, number=1).encode()))
-    _age(archive, days=20)
-
-
-def _age(path: Path, days: float) -> None:
-    then = time.time() - days * _DAY_SECONDS
-    os.utime(path, (then, then))
+    with (folder / f"{large}.log").open("a") as log:
+        log.writelines(_LINE.format(name=large, number=number) for number in range(lines))
+    quiet = folder / "import.log"
+    quiet.write_text(_LINE.format(name="import", number=0))
+    rotated = folder / "import.log.1.gz"
+    rotated.write_bytes(gzip.compress(_LINE.format(name="import", number=1).encode()))
+    for path in quiet, rotated:
+        then = time.time() - _OLD_DAYS * _DAY_SECONDS
+        os.utime(path, (then, then))

@@ -33,10 +33,12 @@ class Fault:
 def switch(platform: Miniature, name: str) -> list[str]:
     """Have exactly this fault on the platform; ``none`` heals all. Returns what was done, a sentence each.
 
-    Raises PlatformError for a name that is not known, and when there is nothing to break.
+    Raises PlatformError for a name that is not known, when there is nothing to break, and while the platform is down.
     """
     if name != "none" and name not in FAULTS:
         raise PlatformError(f"there is no fault {name}; there are: {', '.join(FAULTS)}, none")
+    if platform.nginx.process.pid() is None:
+        raise PlatformError(f"the platform below {platform.root} is not running: start it first")
     changes = [heal(platform, other) for other in active(platform) if other != name]
     if name != "none" and name not in active(platform):
         note = FAULTS[name].plan(platform)

@@ -266,7 +266,7 @@ class Miniature:
             done.append(f"filled firestore with {sum(counts.values())} documents")
         once = {
             f"filled redis with {_REDIS_KEYS} keys": lambda: seed(self.redis.client(), _REDIS_KEYS),
-            "wrote old logs": lambda: contents.write_old_logs(self.logs / "services", NAMES),
+            "wrote old logs": lambda: contents.write_old_logs(self.logs / "services", "api-gateway"),
             f"sent {_REQUESTS} requests through the gateway": lambda: contents.send_requests(
                 self.nginx.port, NAMES, _REQUESTS
             ),

@@ -50,8 +50,8 @@ def find_emulator() -> tuple[str, Path]:
             return java, jar
         looked.append(str(jar))
     raise EmulatorMissingError(
-        f"no Firestore emulator: none of {', '.join(looked)} is there (set FIRESTORE_EMULATOR_JAR, or install the package "
-        "google-cloud-cli-firestore-emulator or the Google Cloud SDK component cloud-firestore-emulator)"
+        f"no Firestore emulator: none of {', '.join(looked)} is there (set FIRESTORE_EMULATOR_JAR, or install the "
+        "package google-cloud-cli-firestore-emulator or the Google Cloud SDK component cloud-firestore-emulator)"
     )
 
 

@@ -69,7 +69,7 @@ class Service:
         return b"+PONG" in _exchange(self.redis["port"], request, until=b"+PONG\r\n")
 
     def _firestore_answers(self) -> bool:
-        request = b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"
+        request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         return _exchange(self.firestore["port"], request, until=b"\r\n").startswith(b"HTTP/1.1 200")
 
 

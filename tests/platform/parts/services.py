@@ -81,7 +81,7 @@ class Service:
         return self.folder / "fault"
 
     def _write_project(self) -> bool:
-        """Write the project folder; true when the settings of a running service are old ones."""
+        """Write the project folder; true when a service that runs already does so with old program or settings."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         package = {"name": self.name, "version": "1.4.2", "private": True, "scripts": {"start": "python3 server.py"}}
@@ -89,9 +89,9 @@ class Service:
         settings = {"name": self.name, "port": self.port, "log": str(self.log), **self._dependencies()}
         _write(self.folder / "package.json", package)
         _write(self.folder / "package-lock.json", lock)
-        _write(self.folder / "server.py", _PROGRAM.read_text())
         _write(self.folder / ".env", f"NODE_ENV=production\nPORT={self.port}\n", mode=0o600)
-        return _write(self.folder / "service.json", settings)
+        program_changed = _write(self.folder / "server.py", _PROGRAM.read_text())
+        return _write(self.folder / "service.json", settings) or program_changed
 
     def _dependencies(self) -> dict[str, object]:
         needed: dict[str, object] = {}
