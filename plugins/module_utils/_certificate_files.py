@@ -1,0 +1,120 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which files hold certificates: named ones, folders such as Let's Encrypt's ``live``, and patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ansible_collections.upkeep.ops.plugins.module_utils._certificates import (
+    Certificate,
+    CertificateError,
+    is_pkcs12,
+    other_kind,
+    parse_certificates,
+)
+
+_EXTENSIONS = (".pem", ".crt", ".cer", ".cert", ".der", ".p12", ".pfx")
+#: Names under which private keys lie: those files are not opened in folders.
+_KEY_NAMES = ("privkey", "private")
+_LARGEST = 4 << 20
+_PEM = b"-----BEGIN CERTIFICATE-----"
+
+
+@dataclass(frozen=True)
+class CertificateFile:
+    """A file with its certificates in their order (if it is a kind that has one), or the reason for none."""
+
+    path: str
+    certificates: tuple[Certificate, ...] = ()
+    has_order: bool = True
+    error: str = ""
+    hint: str = ""
+
+
+def find_files(paths: Iterable[str], passphrase: str | None) -> Iterator[CertificateFile]:
+    """The certificates under ``paths``.
+
+    A file that was named must hold a certificate. In a folder or pattern, keys, requests and files of other kinds
+    are passed over without a word, but not what looks like a certificate and cannot be read.
+    """
+    for path in paths:
+        if os.path.isdir(path):
+            yield from _found_in(path, _walk(path), passphrase)
+        elif glob.has_magic(path) and not os.path.lexists(path):
+            matches = sorted(glob.glob(path, recursive=True))
+            yield from _found_in(path, _unique(match for match in matches if not os.path.isdir(match)), passphrase)
+        else:
+            yield read_file(path, passphrase)
+
+
+def read_file(path: str, passphrase: str | None) -> CertificateFile:
+    """The certificates of one file that should hold some."""
+    try:
+        content = _content(path)
+        return CertificateFile(path, tuple(parse_certificates(content, passphrase)), not is_pkcs12(content))
+    except CertificateError as error:
+        return CertificateFile(path, error=f"no certificate can be read: {error}", hint=error.hint)
+    except FileNotFoundError:
+        dangling = os.path.islink(path)
+        told = "it is a link to a file that does not exist" if dangling else "there is no such file"
+        return CertificateFile(path, error=told, hint="Restore it, or correct the path")
+    except OSError as error:
+        hint = "Run the task with become" if isinstance(error, PermissionError) else "Look at the file system"
+        return CertificateFile(path, error=f"it cannot be read: {error.strerror}", hint=hint)
+
+
+def _found_in(origin: str, candidates: Iterable[str], passphrase: str | None) -> Iterator[CertificateFile]:
+    count = 0
+    for path in candidates:
+        if _is_about_certificates(path):
+            count += 1
+            yield read_file(path, passphrase)
+    if not count:
+        yield CertificateFile(origin, error="no certificates are in it", hint="Correct the path")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """The files of a folder and the folders in it, in the order of their names, each only once."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        # certbot's fullchain.pem is cert.pem and chain.pem in one: what servers serve, judged as a whole.
+        parts = {"cert.pem", "chain.pem"} if "fullchain.pem" in names else set()
+        ordered = sorted(set(names) - parts, key=lambda name: (not name.lower().endswith(_EXTENSIONS), name))
+        yield from _unique(os.path.join(parent, name) for name in ordered)
+
+
+def _unique(paths: Iterable[str]) -> Iterator[str]:
+    """Leave out further names of a file that came already, such as the hashed links of /etc/ssl/certs."""
+    seen: set[str] = set()
+    for path in paths:
+        real = os.path.realpath(path)
+        if real not in seen:
+            seen.add(real)
+            yield path
+
+
+def _is_about_certificates(path: str) -> bool:
+    """Whether a file that nobody named holds certificates, or should by its name."""
+    name = os.path.basename(path).lower()
+    if name.endswith(".key") or name.startswith(_KEY_NAMES):
+        return False
+    named_so = name.endswith(_EXTENSIONS)
+    try:
+        content = _content(path)
+    except (OSError, CertificateError):
+        return named_so
+    return _PEM in content or (named_so and not other_kind(content))
+
+
+def _content(path: str) -> bytes:
+    # Without O_NONBLOCK, opening a named pipe would wait for somebody who writes to it.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        content = stream.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise CertificateError(f"it is larger than {_LARGEST >> 20} MiB")
+    return content
