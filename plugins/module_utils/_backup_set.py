@@ -37,7 +37,7 @@ FORMAT = 1
 VERIFIED_LEVEL = 2
 
 _ID_FORMAT = "%Y%m%dT%H%M%SZ"
-_ID = re.compile(r"\d{8}T\d{6}Z")
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
 
 class BackupSetError(Exception):

@@ -56,7 +56,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, for
 #: Folders that an open set offers to those who fill it; empty ones are gone when it is complete.
 FOLDERS = ("redis", "firestore")
 _WAITING_POLL = 1.0
-_LEFTOVER = re.compile(r"\.\d{8}T\d{6}Z(\.partial)?\.removing")
+_LEFTOVER = re.compile(r"\.[0-9]{8}T[0-9]{6}Z(\.partial)?\.removing")
 
 
 @dataclass(frozen=True)
