@@ -23,6 +23,10 @@ class ManifestError(Exception):
     """There is no manifest that can be relied on; the text says why."""
 
 
+class ManifestMissingError(ManifestError):
+    """There is no such file."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Facts about one snapshot file.
@@ -72,7 +76,7 @@ def read_manifest(path: str) -> Manifest:
         with open(path, encoding="utf-8") as stream:
             content = json.load(stream)
     except FileNotFoundError:
-        raise ManifestError(f"there is no manifest {path}") from None
+        raise ManifestMissingError(f"there is no manifest {path}") from None
     except (OSError, ValueError) as error:
         raise ManifestError(f"the manifest {path} cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("kind") != _KIND:

@@ -153,13 +153,13 @@ snapshot:
       description: Version of the server.
       type: str
     used_memory:
-      description: Bytes of memory that the server used for its data.
+      description: Bytes of memory that the server used for its data. Null when the RDB does not tell.
       type: int
     replication_id:
       description: Replication id of the data. Null when the server knows only SYNC.
       type: str
     replication_offset:
-      description: Offset in the replication stream up to which the snapshot goes.
+      description: Offset in the replication stream up to which the snapshot goes. Null without RV(snapshot.replication_id).
       type: int
     databases:
       description: Number of C(keys) and C(expires) (keys with a TTL) by number of the database.

@@ -1,0 +1,316 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a Redis snapshot can be relied on: its bytes, its format, and what a server makes of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from types import ModuleType
+from typing import IO, Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._compression import (
+    CompressionError,
+    compression_of,
+    decompressing,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._rdb import Rdb, RdbError, RdbReader, can_load
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import (
+    Manifest,
+    ManifestError,
+    ManifestMissingError,
+    difference,
+    read_manifest,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import (
+    Patience,
+    RefusedError,
+    ScratchError,
+    available_memory,
+    scratch_folder,
+    scratch_server,
+)
+
+_FEWEST_DATABASES = 1024
+_NEAR_KEYS = 100  # so many keys may come or go on a busy server while they are counted
+_MEMORY_RESERVE = 1.1  # loading takes a little more than the data took
+_ANOTHER = "Do not restore from this file. Take a new snapshot, or use an older one"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to verify. ``tolerance`` is a percentage, ``target_version`` may be empty."""
+
+    path: str
+    manifest: str
+    subject: str
+    level: int
+    target_version: str
+    server_binary: str
+    scratch_dir: str
+    tolerance: float
+    digest: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found out. ``level`` is the highest one that was passed, 0 for none; the rest is None until known."""
+
+    level: int = 0
+    keys_loaded: int | None = None
+    databases: dict[str, dict[str, int]] | None = None
+    functions: int | None = None
+    digest: str | None = None
+    rdb_version: int | None = None
+    redis_version: str | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verification as results carry it."""
+        return asdict(self)
+
+
+def verify(
+    order: Order, library: Callable[[], ModuleType], builder: FindingsBuilder, patience: Patience
+) -> Verification:
+    """Verify the levels one after the other and add a finding for each that was tried.
+
+    ``library`` loads redis-py and is called only when a server is to be asked. Nothing is raised for what is wrong
+    with the snapshot: that is a finding.
+    """
+    started = patience.monotonic()
+    verification = _Run(order, library, builder, patience).levels()
+    return replace(verification, seconds=round(patience.monotonic() - started, 3))
+
+
+class _Run:
+    """One verification; the levels share what the earlier ones learnt."""
+
+    def __init__(
+        self, order: Order, library: Callable[[], ModuleType], builder: FindingsBuilder, patience: Patience
+    ) -> None:
+        self._order = order
+        self._library = library
+        self._builder = builder
+        self._patience = patience
+        self._manifest: Manifest | None = None
+
+    def levels(self) -> Verification:
+        bytes_status = self._check_bytes()
+        if bytes_status == "absent":
+            return Verification()
+        verification = Verification(level=1 if bytes_status == "ok" else 0)
+        if self._order.level == 1:
+            return verification
+        loading = self._order.level == 3 and bytes_status != "critical"
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(scratch_folder(self._order.scratch_dir)) if loading else ""
+            except OSError as error:
+                self._unknown("snapshot_load", f"there is no room for a scratch server: {error}")
+                folder = ""
+            return self._format_and_load(verification, folder)
+
+    def _format_and_load(self, verification: Verification, folder: str) -> Verification:
+        packed = compression_of(_head(self._order.path)) != "none"
+        unpacked = os.path.join(folder, "dump.rdb") if folder and packed else ""
+        if unpacked and not self._fits_on_disk(folder):
+            folder = unpacked = ""
+        rdb = self._check_format(unpacked)
+        if rdb is None:
+            return verification
+        level = 2 if verification.level == 1 else 0
+        verification = replace(verification, level=level, rdb_version=rdb.version, redis_version=rdb.redis_version)
+        if not folder or not self._fits_in_memory(rdb):
+            return verification
+        loaded = self._load(folder, unpacked or self._order.path, verification)
+        return loaded or verification
+
+    # Level 1
+
+    def _check_bytes(self) -> str:
+        path = self._order.path
+        try:
+            if not os.path.getsize(path):
+                return self._absent("the snapshot is empty")
+            self._manifest = read_manifest(self._order.manifest)
+            different = difference(path, self._manifest)
+        except FileNotFoundError:
+            return self._absent(f"there is no snapshot {path}")
+        except ManifestMissingError as error:
+            return self._unknown("snapshot_bytes", str(error), "Without it nobody knows what the file should hold")
+        except ManifestError as error:
+            return self._critical("snapshot_bytes", str(error))
+        except OSError as error:
+            return self._absent(f"the snapshot cannot be read: {error}")
+        if different:
+            return self._critical("snapshot_bytes", f"the snapshot is not the one of its manifest: {different}")
+        told = f"{self._manifest.bytes} bytes with the SHA-256 of the manifest"
+        return self._ok("snapshot_bytes", told, self._manifest.bytes, "bytes")
+
+    def _absent(self, summary: str) -> str:
+        self._critical("snapshot_bytes", summary)
+        return "absent"
+
+    # Level 2
+
+    def _check_format(self, unpacked: str) -> Rdb | None:
+        """The facts of the RDB when it is sound; on the way it is written to ``unpacked``, unless that is empty."""
+        try:
+            rdb = _read(self._order.path, unpacked)
+        except (RdbError, CompressionError) as error:
+            self._critical("snapshot_format", f"the snapshot is not sound: {error}")
+            return None
+        except OSError as error:
+            self._unknown("snapshot_format", f"the snapshot could not be read or unpacked: {error}")
+            return None
+        wrong = self._contradiction(rdb)
+        if wrong:
+            self._critical("snapshot_format", wrong)
+            return None
+        told = f"RDB version {rdb.version} of Redis {rdb.redis_version or 'of unknown version'}, {rdb.bytes} bytes"
+        if rdb.crc64 is None:
+            hint = "Set rdbchecksum yes on the server"
+            self._builder.add(
+                "snapshot_format", self._order.subject, "warning", f"{told}, written without a checksum", hint=hint
+            )
+        else:
+            self._ok("snapshot_format", f"{told}, CRC-64 and end mark are right", rdb.version)
+        return rdb
+
+    def _contradiction(self, rdb: Rdb) -> str:
+        manifest, target = self._manifest, self._order.target_version
+        if manifest and (manifest.rdb_bytes, manifest.crc64) != (rdb.bytes, rdb.crc64):
+            return f"the manifest speaks of another RDB ({manifest.rdb_bytes} bytes, CRC-64 {manifest.crc64})"
+        if target and can_load(target, rdb.version) is False:
+            return f"RDB version {rdb.version} (Redis {rdb.redis_version}) is newer than Redis {target} can load"
+        return ""
+
+    # Level 3
+
+    def _fits_on_disk(self, folder: str) -> bool:
+        free = shutil.disk_usage(folder).free
+        needed = self._manifest.rdb_bytes if self._manifest else os.path.getsize(self._order.path)
+        if needed <= free:
+            return True
+        told = f"unpacking needs {needed} bytes and {self._order.scratch_dir} has {free} free"
+        self._unknown("snapshot_load", told, "Free some space or choose another scratch_dir")
+        return False
+
+    def _fits_in_memory(self, rdb: Rdb) -> bool:
+        available = available_memory()
+        needed = math.ceil((rdb.used_memory or 0) * _MEMORY_RESERVE)
+        if available is None or needed <= available:
+            return True
+        told = f"loading needs about {needed} bytes of memory and {available} are available"
+        self._unknown("snapshot_load", told, "Verify it on a host with more memory")
+        return False
+
+    def _load(self, folder: str, rdb: str, verification: Verification) -> Verification | None:
+        binary = shutil.which(self._order.server_binary)
+        if binary is None:
+            told = f"{self._order.server_binary} is not installed here, so nobody tried to load the snapshot"
+            self._unknown("snapshot_load", told, "Install it (apt install redis-server) or name it in server_binary")
+            return None
+        library = self._library()
+        numbers = [int(number) for number in self._manifest.databases] if self._manifest else []
+        databases = max(_FEWEST_DATABASES, *(number + 1 for number in numbers), 0)
+        try:
+            with scratch_server(library, binary, folder, rdb, databases, self._patience) as client:
+                loaded = _contents(client, self._order.digest, verification)
+        except RefusedError as error:
+            self._critical("snapshot_load", f"redis-server does not load the snapshot: {error}")
+            return None
+        except (ScratchError, library.RedisError, OSError) as error:
+            self._unknown("snapshot_load", f"the snapshot could not be loaded for comparison: {error}")
+            return None
+        return self._compare(loaded)
+
+    def _compare(self, loaded: Verification) -> Verification:
+        differences = _differences(self._manifest, loaded, self._order.tolerance) if self._manifest else []
+        if differences:
+            self._critical(
+                "snapshot_load", f"the snapshot holds other data than its manifest: {', '.join(differences)}"
+            )
+            return loaded
+        compared = "as its manifest says" if self._manifest and self._manifest.counted != "no" else "not compared"
+        self._ok("snapshot_load", f"a server loaded {loaded.keys_loaded} keys, {compared}", loaded.keys_loaded, "keys")
+        return replace(loaded, level=3 if loaded.level == 2 else loaded.level)
+
+    # Findings
+
+    def _ok(self, check: str, summary: str, value: int | None, unit: str = "") -> str:
+        return self._builder.add(check, self._order.subject, "ok", summary, value=value, unit=unit).status
+
+    def _unknown(self, check: str, summary: str, hint: str = "") -> str:
+        return self._builder.add(check, self._order.subject, "unknown", summary, hint=hint).status
+
+    def _critical(self, check: str, summary: str) -> str:
+        return self._builder.add(check, self._order.subject, "critical", summary, hint=_ANOTHER).status
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(4)
+
+
+def _read(path: str, unpacked: str) -> Rdb:
+    reader = RdbReader()
+    with decompressing(path) as pieces, _optional_file(unpacked) as copy:
+        for piece in pieces:
+            reader.feed(piece)
+            if copy:
+                copy.write(piece)
+    return reader.finish()
+
+
+@contextmanager
+def _optional_file(path: str) -> Iterator[IO[bytes] | None]:
+    if not path:
+        yield None
+        return
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "wb") as stream:
+        yield stream
+
+
+def _contents(client: Any, digest: bool, verification: Verification) -> Verification:
+    """What the scratch server holds, added to what is known already."""
+    keyspace = client.info("keyspace")
+    databases = {
+        name[2:]: {"keys": int(counts["keys"]), "expires": int(counts["expires"])} for name, counts in keyspace.items()
+    }
+    memory = client.info("memory")
+    return replace(
+        verification,
+        databases=databases,
+        keys_loaded=sum(counts["keys"] for counts in databases.values()),
+        functions=memory.get("number_of_libraries"),
+        digest=str(client.execute_command("DEBUG", "DIGEST")) if digest else None,
+    )
+
+
+def _differences(manifest: Manifest, loaded: Verification, tolerance: float) -> list[str]:
+    """In words, where the loaded data differs from the manifest by more than is allowed."""
+    if manifest.counted == "no":
+        return []
+    told = []
+    databases = loaded.databases or {}
+    nothing = {"keys": 0, "expires": 0}
+    for number in sorted({*databases, *manifest.databases}, key=int):
+        expected, found = manifest.databases.get(number, nothing), databases.get(number, nothing)
+        for what, words in (("keys", "keys"), ("expires", "keys with a TTL")):
+            if abs(expected[what] - found[what]) > _allowed(manifest, expected[what], tolerance):
+                told.append(f"database {number} has {found[what]} {words} instead of {expected[what]}")
+    if None not in (manifest.functions, loaded.functions) and manifest.functions != loaded.functions:
+        told.append(f"{loaded.functions} function libraries instead of {manifest.functions}")
+    return told
+
+
+def _allowed(manifest: Manifest, count: int, tolerance: float) -> int:
+    return 0 if manifest.counted == "exact" else max(_NEAR_KEYS, math.ceil(count * tolerance / 100))

@@ -1,0 +1,197 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A private redis-server for a while: it loads a snapshot where nobody else can reach it, and is gone afterwards.
+
+It listens on a unix socket in a 0700 folder and on no TCP port. It is a replica of a master that does not exist, so
+that it neither expires nor evicts anything: what it holds is what the snapshot holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import Login, client
+
+_PREFIX = "upkeep-scratch-"
+_RDB = "dump.rdb"
+_LONGEST_SOCKET_PATH = 107  # bytes, a limit of the kernel
+_ABANDONED_AFTER = 60  # seconds; younger folders may be about to be claimed by their owner
+_POLL = 0.02  # seconds
+_PR_SET_PDEATHSIG = 1
+
+
+class ScratchError(Exception):
+    """The scratch server could not do its work; the text says why."""
+
+
+class RefusedError(ScratchError):
+    """redis-server refused to load the snapshot; the text is its own reason."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, in seconds, and with which clock and sleep."""
+
+    seconds: float
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@contextlib.contextmanager
+def scratch_folder(root: str) -> Iterator[str]:
+    """A private folder under ``root``, removed at the end with all that is in it.
+
+    Folders that killed runs left there are removed first. Raises OSError.
+    """
+    _remove_abandoned(root)
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=root)
+    claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The kernel takes this mark of a living owner away when the owner dies, however that happens.
+        with contextlib.suppress(OSError):
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        os.close(claim)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_server(
+    library: ModuleType, binary: str, folder: str, rdb: str, databases: int, patience: Patience
+) -> Iterator[Any]:
+    """A client of a scratch server that has loaded ``rdb``, an uncompressed RDB that it only reads.
+
+    ``folder`` is one of :func:`scratch_folder`; the server can hold ``databases`` of them. It is killed at the end,
+    and by the kernel when this process dies. Raises ScratchError, and RefusedError when the server does not load it.
+    """
+    place = os.path.join(folder, _RDB)
+    if os.path.abspath(rdb) != place:
+        os.symlink(os.path.abspath(rdb), place)
+    socket_path = os.path.join(folder, "s")
+    if len(os.fsencode(socket_path)) > _LONGEST_SOCKET_PATH:
+        raise ScratchError(f"the path {folder} is too long for a unix socket; choose a shorter scratch_dir")
+    process = _start(binary, folder, _settings(server_version(binary), folder, socket_path, databases))
+    try:
+        login = Login(unix_socket=socket_path, timeout=patience.seconds)
+        with client(library, login) as connection:
+            _wait_until_loaded(library, process, connection, os.path.join(folder, "log"), patience)
+            yield connection
+    finally:
+        process.kill()
+        process.wait()
+
+
+def server_version(binary: str) -> str:
+    """The version of a redis-server program, such as ``7.0.15``. Raises ScratchError when it does not tell."""
+    try:
+        answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ScratchError(f"{binary} does not run: {error}") from error
+    match = re.search(r"\bv=(\d+(?:\.\d+)+)", answer.stdout)
+    if match is None:
+        raise ScratchError(f"{binary} --version says {answer.stdout.strip()[:100]!r}: is it redis-server?")
+    return match[1]
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that can be used without swapping, None where the kernel does not tell."""
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as stream:
+        for line in stream:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _settings(version: str, folder: str, socket_path: str, databases: int) -> list[str]:
+    settings = [
+        "port 0",
+        f'unixsocket "{socket_path}"',
+        "unixsocketperm 700",
+        f'dir "{folder}"',
+        f"dbfilename {_RDB}",
+        'save ""',
+        "appendonly no",
+        "maxmemory 0",
+        f"databases {databases}",
+        "replicaof 127.0.0.1 1",
+        f'logfile "{os.path.join(folder, "log")}"',
+    ]
+    if int(version.split(".")[0]) >= 7:  # older servers know no such setting and always allow DEBUG
+        settings.append("enable-debug-command local")
+    return settings
+
+
+def _start(binary: str, folder: str, settings: list[str]) -> subprocess.Popen[bytes]:
+    config = os.path.join(folder, "redis.conf")
+    with open(os.open(config, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write("\n".join(settings) + "\n")
+    libc = ctypes.CDLL(None)
+    return subprocess.Popen(
+        [binary, config],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Whoever kills us with SIGKILL kills the server too; nothing else could stop it then.
+        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+    )
+
+
+def _wait_until_loaded(
+    library: ModuleType, process: subprocess.Popen[bytes], connection: Any, log: str, patience: Patience
+) -> None:
+    deadline = patience.monotonic() + patience.seconds
+    while True:
+        code = process.poll()
+        if code == -signal.SIGKILL:
+            raise ScratchError("redis-server was killed while it loaded the snapshot; was there not enough memory?")
+        if code is not None:
+            raise RefusedError(_reason(log) or f"redis-server ended with code {code}")
+        with contextlib.suppress(library.RedisError):
+            connection.ping()
+            return
+        if patience.monotonic() > deadline:
+            raise ScratchError(f"redis-server had not loaded the snapshot after {patience.seconds:g} s")
+        patience.sleep(_POLL)
+
+
+def _reason(log: str) -> str:
+    """The warnings with which a redis-server ended, from its log."""
+    with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as stream:
+        warnings = [line.split(" # ", 1)[1].strip() for line in stream if " # " in line]
+        return "; ".join(line for line in warnings if "vercommit" not in line)[-600:]
+    return ""
+
+
+def _remove_abandoned(root: str) -> None:
+    for name in os.listdir(root):
+        if name.startswith(_PREFIX):
+            with contextlib.suppress(OSError):
+                _remove_if_abandoned(os.path.join(root, name))
+
+
+def _remove_if_abandoned(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        state = os.fstat(descriptor)
+        if state.st_uid != os.geteuid() or time.time() - state.st_mtime < _ABANDONED_AFTER:
+            return
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
