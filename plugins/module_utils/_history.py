@@ -1,0 +1,391 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""History: one SQLite database on the recorder, from which every figure of a report can be computed again.
+
+The schema's version is in ``PRAGMA user_version``; :data:`_MIGRATIONS` brings an older database forward. Points in
+time are text in UTC as ``_time.isoformat`` writes them, so that they sort; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
+from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, count_statuses, worst_first
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_time
+
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE runs (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, started_at TEXT NOT NULL,
+            ended_at TEXT, status TEXT NOT NULL)""",
+        "CREATE INDEX runs_by_name ON runs (site, name, started_at)",
+        """CREATE TABLE outcomes (
+            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, procedure TEXT NOT NULL, host TEXT NOT NULL,
+            status TEXT NOT NULL, started_at TEXT NOT NULL, seconds REAL NOT NULL, failed INTEGER NOT NULL,
+            error TEXT NOT NULL, changes TEXT NOT NULL, artifacts TEXT NOT NULL,
+            PRIMARY KEY (run_id, procedure, host))""",
+        """CREATE TABLE findings (
+            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, procedure TEXT NOT NULL,
+            check_name TEXT NOT NULL, subject TEXT NOT NULL, host TEXT NOT NULL, status TEXT NOT NULL,
+            summary TEXT NOT NULL, value, unit TEXT NOT NULL, threshold, observed_at TEXT NOT NULL,
+            hint TEXT NOT NULL, parent TEXT NOT NULL)""",
+        "CREATE INDEX findings_by_run ON findings (run_id)",
+        "CREATE INDEX findings_by_identity ON findings (procedure, check_name, subject, host, observed_at)",
+        """CREATE TABLE metrics (
+            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, host TEXT NOT NULL, name TEXT NOT NULL,
+            value REAL NOT NULL, observed_at TEXT NOT NULL, PRIMARY KEY (run_id, host, name))""",
+        """CREATE TABLE states (
+            site TEXT NOT NULL, procedure TEXT NOT NULL, check_name TEXT NOT NULL, subject TEXT NOT NULL,
+            host TEXT NOT NULL, status TEXT NOT NULL, since TEXT NOT NULL, summary TEXT NOT NULL,
+            PRIMARY KEY (site, procedure, check_name, subject, host))""",
+        """CREATE TABLE notifications (
+            site TEXT NOT NULL, contact TEXT NOT NULL, procedure TEXT NOT NULL, check_name TEXT NOT NULL,
+            subject TEXT NOT NULL, host TEXT NOT NULL, status TEXT NOT NULL, since TEXT NOT NULL,
+            sent_at TEXT NOT NULL, summary TEXT NOT NULL,
+            PRIMARY KEY (site, contact, procedure, check_name, subject, host))""",
+        """CREATE TABLE deliveries (
+            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, contact TEXT NOT NULL, target TEXT NOT NULL,
+            sent_at TEXT NOT NULL, delivered INTEGER NOT NULL, error TEXT NOT NULL, subject TEXT NOT NULL)""",
+    ),
+)
+
+#: A run that was opened this long ago and never closed was killed.
+_ABANDONED_AFTER = timedelta(hours=12)
+
+Identity = tuple[str, str, str, str]
+
+
+def identity(finding: Finding) -> Identity:
+    """What makes two findings of different runs the same check: procedure, check, subject, host."""
+    return finding.procedure, finding.check, finding.subject, finding.host
+
+
+class HistoryError(Exception):
+    """The database cannot serve; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a check stands: its status, since when, and the last sentence said of it."""
+
+    status: str
+    since: str
+    summary: str
+
+
+@contextmanager
+def opened(path: str, *, write: bool) -> Iterator[History]:
+    """The history at ``path``, in one transaction that is kept when ``write`` is set and undone when not.
+
+    Undone means that check mode computes just what would be stored. A database that does not exist yet is made
+    (mode 0600, folders 0700), or kept in memory when nothing may be written. Raises HistoryError.
+    """
+    in_memory = not write and not os.path.exists(path)
+    try:
+        if write:
+            _make_private(path)
+        connection = sqlite3.connect(":memory:" if in_memory else path, timeout=30, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        raise HistoryError(f"the history {path} cannot be opened: {error}") from error
+    try:
+        connection.row_factory = sqlite3.Row
+        if write:
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("BEGIN IMMEDIATE" if write or in_memory else "BEGIN")
+        _migrate(connection, path)
+        yield History(connection)
+        connection.execute("COMMIT" if write else "ROLLBACK")
+    except sqlite3.Error as error:
+        raise HistoryError(f"the history {path} cannot be used: {error}") from error
+    finally:
+        connection.close()
+
+
+def _make_private(path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _migrate(connection: sqlite3.Connection, path: str) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(_MIGRATIONS):
+        raise HistoryError(
+            f"the history {path} has schema version {version}, this release knows {len(_MIGRATIONS)}: "
+            "install the newer release of upkeep.ops that wrote it"
+        )
+    if version == len(_MIGRATIONS):
+        return
+    for steps in _MIGRATIONS[version:]:
+        for statement in steps:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+
+class History:
+    """Reads and writes of one open transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def open_run(self, run_id: str, name: str, site: str, now: datetime) -> list[str]:
+        """Note that a run has begun; returns the ids of runs of that name that were never closed, now ``aborted``."""
+        limit = isoformat(now - _ABANDONED_AFTER)
+        killed = [
+            str(row["id"])
+            for row in self._db.execute(
+                "SELECT id FROM runs WHERE site = ? AND name = ? AND status = 'running' AND started_at < ?",
+                (site, name, limit),
+            )
+        ]
+        self._db.executemany("UPDATE runs SET status = 'aborted' WHERE id = ?", [(item,) for item in killed])
+        self._db.execute(
+            "INSERT INTO runs (id, name, site, started_at, status) VALUES (?, ?, ?, ?, 'running')",
+            (run_id, name, site, isoformat(now)),
+        )
+        return killed
+
+    def is_closed(self, run_id: str) -> bool:
+        """Whether the run has its verdict already."""
+        row = self._db.execute("SELECT ended_at FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return row is not None and row["ended_at"] is not None
+
+    def close_run(
+        self,
+        run_id: str,
+        name: str,
+        site: str,
+        now: datetime,
+        status: str,
+        outcomes: Sequence[Outcome],
+        findings: Sequence[Finding],
+    ) -> None:
+        """Write a run's whole result. A run that was opened in check mode or elsewhere is written all the same."""
+        started_at = min((outcome.started_at for outcome in outcomes), default=isoformat(now))
+        self._db.execute(
+            "INSERT INTO runs (id, name, site, started_at, status) VALUES (?, ?, ?, ?, 'running') "
+            "ON CONFLICT (id) DO NOTHING",
+            (run_id, name, site, started_at),
+        )
+        self._db.execute("UPDATE runs SET ended_at = ?, status = ? WHERE id = ?", (isoformat(now), status, run_id))
+        self._insert_outcomes(run_id, outcomes)
+        self.add_findings(run_id, findings)
+        self._update_states(site, outcomes, findings)
+
+    def _insert_outcomes(self, run_id: str, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            self._db.execute(
+                "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run_id, outcome.procedure, outcome.host, outcome.status, outcome.started_at, outcome.seconds,
+                    outcome.failed, outcome.error, json.dumps(outcome.changes), json.dumps(dict(outcome.artifacts)),
+                ),
+            )  # fmt: skip
+            for name, value in (outcome.artifacts.get("metrics") or {}).items():
+                self._db.execute(
+                    "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?)",
+                    (run_id, outcome.host, name, float(value), outcome.started_at),
+                )
+
+    def add_findings(self, run_id: str, findings: Iterable[Finding]) -> None:
+        """Add findings to a run."""
+        self._db.executemany(
+            "INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    run_id, item.procedure, item.check, item.subject, item.host, item.status, item.summary, item.value,
+                    item.unit, item.threshold, item.observed_at, item.hint, item.parent,
+                )
+                for item in findings
+            ],
+        )  # fmt: skip
+
+    # -- states ----------------------------------------------------------------------------------------------------
+
+    def _update_states(self, site: str, outcomes: Iterable[Outcome], findings: Sequence[Finding]) -> None:
+        known = self.states(site)
+        current = {identity(item) for item in findings}
+        finished = {(outcome.procedure, outcome.host) for outcome in outcomes if not outcome.failed}
+        for key in known:
+            # A procedure that ran to its end and no longer names a subject has found nothing wrong with it any more.
+            if key not in current and (key[0], key[3]) in finished:
+                self._db.execute(
+                    "DELETE FROM states WHERE site = ? AND procedure = ? AND check_name = ? AND subject = ? "
+                    "AND host = ?",
+                    (site, *key),
+                )
+        for item in findings:
+            before = known.get(identity(item))
+            since = before.since if before and before.status == item.status else item.observed_at
+            self._db.execute(
+                "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (site, *identity(item), item.status, since, item.summary),
+            )
+
+    def states(self, site: str) -> dict[Identity, State]:
+        """Where every check of the site stands after its last run."""
+        rows = self._db.execute("SELECT * FROM states WHERE site = ?", (site,))
+        return {_key(row): State(row["status"], row["since"], row["summary"]) for row in rows}
+
+    # -- notifications ---------------------------------------------------------------------------------------------
+
+    def notifications(self, site: str, contact: str) -> dict[Identity, tuple[State, str]]:
+        """What a contact was last told of each check that was not well, and when."""
+        rows = self._db.execute("SELECT * FROM notifications WHERE site = ? AND contact = ?", (site, contact))
+        return {_key(row): (State(row["status"], row["since"], row["summary"]), row["sent_at"]) for row in rows}
+
+    def note_told(self, site: str, contact: str, key: Identity, state: State, now: datetime) -> None:
+        """The contact knows of this state now."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO notifications VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (site, contact, *key, state.status, state.since, isoformat(now), state.summary),
+        )
+
+    def note_recovered(self, site: str, contact: str, key: Identity) -> None:
+        """The contact knows that it is over."""
+        self._db.execute(
+            "DELETE FROM notifications WHERE site = ? AND contact = ? AND procedure = ? AND check_name = ? "
+            "AND subject = ? AND host = ?",
+            (site, contact, *key),
+        )
+
+    def add_delivery(self, run_id: str, contact: str, target: str, now: datetime, error: str, subject: str) -> None:
+        """One attempt to reach a contact; an empty ``error`` means that it was delivered."""
+        self._db.execute(
+            "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (run_id, contact, target, isoformat(now), not error, error, subject),
+        )
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def latest_run(self, site: str, name: str | None = None) -> str | None:
+        """Id of the newest closed run of the site, of that name if one is given."""
+        row = self._db.execute(
+            "SELECT id FROM runs WHERE site = ? AND (? IS NULL OR name = ?) AND ended_at IS NOT NULL "
+            "ORDER BY started_at DESC, id DESC LIMIT 1",
+            (site, name, name),
+        ).fetchone()
+        return None if row is None else str(row["id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """A run with its outcomes, findings (worst first, with ``since``) and deliveries. Raises HistoryError."""
+        row = self._db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
+        if row is None:
+            raise HistoryError(f"there is no run {run_id} in this history")
+        findings = self._findings(run_id)
+        states = self.states(row["site"])
+        ended = row["ended_at"] or row["started_at"]
+        return {
+            "id": row["id"],
+            "name": row["name"],
+            "site": row["site"],
+            "status": row["status"],
+            "started_at": row["started_at"],
+            "ended_at": ended,
+            "seconds": (parse_time(ended) - parse_time(row["started_at"])).total_seconds(),
+            "counts": count_statuses(findings),
+            "outcomes": self._outcomes(run_id),
+            "findings": [
+                {**item.as_dict(), "since": states[identity(item)].since if identity(item) in states else ""}
+                for item in worst_first(findings)
+            ],
+            "deliveries": self._deliveries(run_id),
+        }
+
+    def _findings(self, run_id: str) -> list[Finding]:
+        rows = self._db.execute("SELECT * FROM findings WHERE run_id = ?", (run_id,))
+        return [
+            Finding(
+                check=row["check_name"],
+                **{key: row[key] for key in row.keys() if key not in ("run_id", "check_name")},  # noqa: SIM118
+            )
+            for row in rows
+        ]
+
+    def _outcomes(self, run_id: str) -> list[dict[str, Any]]:
+        rows = self._db.execute("SELECT * FROM outcomes WHERE run_id = ? ORDER BY rowid", (run_id,))
+        return [
+            {
+                "procedure": row["procedure"],
+                "host": row["host"],
+                "status": row["status"],
+                "started_at": row["started_at"],
+                "seconds": row["seconds"],
+                "failed": bool(row["failed"]),
+                "error": row["error"],
+                "changed": row["changes"] != "[]",
+                "changes": json.loads(row["changes"]),
+                "artifacts": json.loads(row["artifacts"]),
+            }
+            for row in rows
+        ]
+
+    def _deliveries(self, run_id: str) -> list[dict[str, Any]]:
+        rows = self._db.execute("SELECT * FROM deliveries WHERE run_id = ? ORDER BY rowid", (run_id,))
+        return [
+            {
+                "contact": row["contact"],
+                "target": row["target"],
+                "sent_at": row["sent_at"],
+                "delivered": bool(row["delivered"]),
+                "error": row["error"],
+                "subject": row["subject"],
+            }
+            for row in rows
+        ]
+
+    def recent_runs(self, site: str, name: str, limit: int) -> list[dict[str, Any]]:
+        """The last runs of that name, oldest first: id, started_at, status and seconds."""
+        rows = self._db.execute(
+            "SELECT id, started_at, ended_at, status FROM runs WHERE site = ? AND name = ? AND status != 'running' "
+            "ORDER BY started_at DESC, id DESC LIMIT ?",
+            (site, name, limit),
+        ).fetchall()
+        return [
+            {
+                "id": row["id"],
+                "started_at": row["started_at"],
+                "status": row["status"],
+                "seconds": (
+                    (parse_time(row["ended_at"]) - parse_time(row["started_at"])).total_seconds()
+                    if row["ended_at"]
+                    else None
+                ),
+            }
+            for row in reversed(rows)
+        ]
+
+    def trends(self, site: str, since: str, most: int) -> list[dict[str, Any]]:
+        """Series of figures since a moment, one a host and metric: ``{host, name, points: [[time, value], ...]}``.
+
+        Each series keeps its last ``most`` points; series with fewer than two are left out, they show no trend.
+        """
+        rows = self._db.execute(
+            "SELECT metrics.* FROM metrics JOIN runs ON runs.id = metrics.run_id "
+            "WHERE runs.site = ? AND metrics.observed_at >= ? ORDER BY host, metrics.name, observed_at",
+            (site, since),
+        )
+        series: dict[tuple[str, str], list[list[Any]]] = {}
+        for row in rows:
+            series.setdefault((row["host"], row["name"]), []).append([row["observed_at"], row["value"]])
+        return [
+            {"host": host, "name": name, "points": points[-most:]}
+            for (host, name), points in series.items()
+            if len(points) > 1
+        ]
+
+
+def _key(row: sqlite3.Row) -> Identity:
+    return row["procedure"], row["check_name"], row["subject"], row["host"]

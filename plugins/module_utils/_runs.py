@@ -1,0 +1,138 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run: what was expected, what came of it, and the verdict. Pure data, no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import STATUSES, Finding, rank, worst
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
+
+#: Checks that the run itself makes about its procedures and hosts.
+PROCEDURE_CHECK = "procedure"
+HOST_CHECK = "host_answers"
+
+_FINDING_FIELDS = tuple(item.name for item in fields(Finding))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one procedure did on one host. ``status`` is the worst of its findings; ``seconds`` its duration."""
+
+    procedure: str
+    host: str
+    started_at: str
+    seconds: float
+    failed: bool = False
+    error: str = ""
+    findings: tuple[Finding, ...] = ()
+    changes: tuple[str, ...] = ()
+    artifacts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        return worst(finding.status for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For results and reports, without the findings, which stand in one list of their own."""
+        told = {key: value for key, value in asdict(self).items() if key != "findings"}
+        return {**told, "changes": list(self.changes), "changed": bool(self.changes), "status": self.status}
+
+
+def outcome_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Outcome:
+    """The outcome that the wrapper role kept as a fact, with its findings claimed for procedure and host.
+
+    A finding that breaks the contract raises ValueError with the procedure's name.
+    """
+    findings = tuple(finding_from(procedure, host, item) for item in raw.get("findings") or [])
+    failed = bool(raw.get("failed"))
+    error = str(raw.get("error") or "")
+    own = _procedure_finding(procedure, host, str(raw["started_at"]), failed, error)
+    return Outcome(
+        procedure=procedure,
+        host=host,
+        started_at=str(raw["started_at"]),
+        seconds=float(raw.get("seconds") or 0),
+        failed=failed,
+        error=error,
+        findings=(own, *findings),
+        changes=tuple(str(item) for item in raw.get("changes") or []),
+        artifacts=dict(raw.get("artifacts") or {}),
+    )
+
+
+def finding_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Finding:
+    """A finding as a module returned it, claimed for procedure and host. Raises ValueError when it is malformed."""
+    known = {key: value for key, value in raw.items() if key in _FINDING_FIELDS}
+    try:
+        return Finding(**{**known, "procedure": procedure, "host": host})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a finding of procedure {procedure} on {host} is malformed: {error}") from error
+
+
+def _procedure_finding(procedure: str, host: str, at: str, failed: bool, error: str) -> Finding:
+    if failed:
+        told = f"failed: {error or 'no reason was given'}"
+        hint = f"Mend the cause and run it again: --tags {procedure}"
+        return Finding(PROCEDURE_CHECK, procedure, "critical", told, at, hint=hint, procedure=procedure, host=host)
+    return Finding(PROCEDURE_CHECK, procedure, "ok", "ran to its end", at, procedure=procedure, host=host)
+
+
+def presence_findings(
+    expected: Mapping[str, Sequence[str]], outcomes: Iterable[Outcome], now: datetime
+) -> list[Finding]:
+    """Whether each expected host answered and each expected procedure left an outcome.
+
+    What left none is unknown: nothing that was not measured is called ok. A host without any outcome gets one
+    finding of its own, under which its missing procedures are told.
+    """
+    seen = {(outcome.procedure, outcome.host) for outcome in outcomes}
+    answering = {host for _, host in seen}
+    at = isoformat(now)
+    found = [_host_finding(host, host in answering, at) for host in _hosts(expected)]
+    for procedure, hosts in expected.items():
+        for host in hosts:
+            if (procedure, host) not in seen:
+                found.append(_missing(procedure, host, at, parent="" if host in answering else host))
+    return found
+
+
+def _host_finding(host: str, answers: bool, at: str) -> Finding:
+    if answers:
+        return Finding(HOST_CHECK, host, "ok", "answered", at, procedure="run", host=host)
+    told = "could not be reached: nothing was measured on it"
+    hint = f"Try: ansible {host} -m ansible.builtin.ping"
+    return Finding(HOST_CHECK, host, "unknown", told, at, hint=hint, procedure="run", host=host)
+
+
+def _missing(procedure: str, host: str, at: str, parent: str) -> Finding:
+    told = f"did not run on {host}: the host was lost before it"
+    hint = f"Run it again when the host answers: --tags {procedure}"
+    return Finding(
+        PROCEDURE_CHECK, procedure, "unknown", told, at, hint=hint, parent=parent, procedure=procedure, host=host
+    )
+
+
+def _hosts(expected: Mapping[str, Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(host for hosts in expected.values() for host in hosts))
+
+
+def count_statuses(findings: Iterable[Finding]) -> dict[str, int]:
+    """How many findings there are of each status, all four named."""
+    counts = dict.fromkeys(STATUSES, 0)
+    for finding in findings:
+        counts[finding.status] += 1
+    return counts
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """The order of reports: by severity, then procedure, host and subject."""
+    return sorted(
+        findings,
+        key=lambda item: (-rank(item.status), item.procedure, item.host, item.parent, item.subject, item.check),
+    )

@@ -1,0 +1,125 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The end of a run on a terminal: a short table of what was found, what was changed and what to do."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import STATUSES
+from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration
+
+#: Marks up one word by its status; the callback gives colors, the plain text none.
+Paint = Callable[[str, str], str]
+
+_LEAST_WIDTH = 60
+_MOST_FINDINGS = 8
+
+
+def _plain(text: str, _status: str) -> str:
+    return text
+
+
+def summary_lines(summary: Mapping[str, Any], width: int = 120, paint: Paint = _plain) -> list[str]:
+    """The lines of a run's end.
+
+    ``summary`` has the keys ``run`` (as ``maintenance_history`` returns it), ``alerts`` (as ``alert`` returns
+    them), ``report`` (path or empty) and ``broken`` (sentences about the end of the run itself). ``width`` is that
+    of the terminal in columns.
+    """
+    run = summary["run"]
+    width = max(width, _LEAST_WIDTH)
+    lines = [_headline(run, paint), ""]
+    lines += _table(run, width, paint)
+    lines += _changes(run, width)
+    lines += _alerts(summary.get("alerts") or {}, paint)
+    if summary.get("report"):
+        lines += ["", f"Report: {summary['report']}"]
+    lines += [paint(f"The end of this run is broken: {reason}", "critical") for reason in summary.get("broken") or []]
+    return lines
+
+
+def _headline(run: Mapping[str, Any], paint: Paint) -> str:
+    counts = ", ".join(f"{run['counts'][status]} {status}" for status in reversed(STATUSES) if run["counts"][status])
+    verdict = paint(run["status"].upper(), run["status"])
+    lasted = format_duration(run["seconds"])
+    return f"{run['name']} run of {run['site']}: {verdict}   {counts or 'no findings'} in {lasted}"
+
+
+def _table(run: Mapping[str, Any], width: int, paint: Paint) -> list[str]:
+    rows = _rows(run)
+    columns = [max([len(title), *(len(row[index]) for row in rows)]) for index, title in enumerate(_TITLES[:3])]
+    indent = sum(columns) + 2 * len(columns)
+    lines = ["  ".join([*(title.ljust(size) for title, size in zip(_TITLES, columns)), _TITLES[3]])]
+    for procedure, host, status, told in rows:
+        cells = [procedure.ljust(columns[0]), host.ljust(columns[1]), paint(status.ljust(columns[2]), status)]
+        wrapped = _wrap(told, width - indent)
+        lines.append("  ".join([*cells, wrapped[0]]).rstrip())
+        lines += [" " * indent + line for line in wrapped[1:]]
+    return lines
+
+
+_TITLES = ("PROCEDURE", "HOST", "STATUS", "WHAT TO DO")
+
+
+def _rows(run: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """One row for each outcome that is well, one for each finding that is not; children are counted with parents."""
+    unwell = [item for item in run["findings"] if item["status"] != "ok"]
+    rows = []
+    told = {(outcome["procedure"], outcome["host"]) for outcome in run["outcomes"]}
+    for outcome in run["outcomes"]:
+        own = [item for item in unwell if (item["procedure"], item["host"]) == (outcome["procedure"], outcome["host"])]
+        rows += _outcome_rows(outcome["procedure"], outcome["host"], own)
+    others = [item for item in unwell if (item["procedure"], item["host"]) not in told]
+    for key in dict.fromkeys((item["procedure"], item["host"]) for item in others):
+        rows += _outcome_rows(*key, [item for item in others if (item["procedure"], item["host"]) == key])
+    return rows
+
+
+def _outcome_rows(procedure: str, host: str, unwell: list[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    subjects = {item["subject"] for item in unwell}
+    tops = [
+        item for item in unwell if not item["parent"] or (item["parent"] not in subjects and procedure != "procedure")
+    ]
+    if not tops:
+        status = "ok" if not unwell else unwell[0]["status"]
+        return [(procedure, host, status, "" if not unwell else f"see {unwell[0]['parent']}")]
+    rows = []
+    for item in tops[:_MOST_FINDINGS]:
+        children = [child["subject"] for child in unwell if child["parent"] == item["subject"]]
+        rows.append((procedure, host, item["status"], _sentence(item, children)))
+    rest = len(tops) - _MOST_FINDINGS
+    if rest > 0:
+        rows.append((procedure, host, tops[_MOST_FINDINGS]["status"], f"and {rest} more: see the report"))
+    return rows
+
+
+def _sentence(item: Mapping[str, Any], children: list[str]) -> str:
+    told = f"{item['subject']}: {item['summary']}"
+    if children:
+        told += f" (under it: {', '.join(children)})"
+    return f"{told} -> {item['hint']}" if item["hint"] else told
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 30), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _changes(run: Mapping[str, Any], width: int) -> list[str]:
+    lines = []
+    for outcome in run["outcomes"]:
+        for change in outcome["changes"]:
+            lines += textwrap.wrap(
+                f"{outcome['procedure']} on {outcome['host']}: {change}", width, initial_indent="  ",
+                subsequent_indent="    ",
+            )  # fmt: skip
+    return ["", "Changed:", *lines] if lines else []
+
+
+def _alerts(alerts: Mapping[str, Any], paint: Paint) -> list[str]:
+    lines = [f"  {item['contact']}: {item['title']}" for item in alerts.get("messages") or []]
+    lines += [paint(f"  {item['subject']}: {item['summary']}", item["status"]) for item in alerts.get("findings") or []]
+    return ["", "Alerts:", *lines] if lines else []

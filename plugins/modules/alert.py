@@ -1,0 +1,296 @@
+#!/usr/bin/python
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: alert
+short_description: Tell the right people what has changed
+version_added: 1.0.0
+description:
+  - Decides from a closed run and the history which contact has to hear of what, and sends each of them one message.
+  - Changes of state are told, repeats are not. Reminders come after O(reminder_after). Recovery is always told.
+  - A check that failed because of another one is told under that one and not by itself.
+  - A contact counts as told once one of its targets took the message. Else the same is tried again by the next run.
+author: The upkeep.ops authors (@upkeep-ops)
+extends_documentation_fragment:
+  - upkeep.ops._attributes
+  - upkeep.ops._checks
+attributes:
+  check_mode:
+    support: full
+    details: Returns the messages that would be sent, and sends none.
+  diff_mode:
+    support: full
+    details: Shows the text of each message.
+  idempotent:
+    support: full
+    details: The same run again finds everybody told.
+requirements:
+  - apprise >= 1.9 (Python library), for other targets than files
+options:
+  database:
+    description: The history, as M(upkeep.ops.maintenance_history) writes it.
+    type: path
+    required: true
+  run:
+    description: The run to tell of, as M(upkeep.ops.maintenance_history) returned it when closing it.
+    type: dict
+    required: true
+  contacts:
+    description: Who may be told. A contact without C(urls) is never told anything by this module.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the contact; what it was told is remembered under it.
+        type: str
+        required: true
+      group:
+        description: Technical, business or vendor. For people; it decides nothing.
+        type: str
+      email:
+        description: Address of the contact. For people; messages go to O(contacts[].urls).
+        type: str
+      urls:
+        description: Targets, each an Apprise URL such as V(mailtos://...), V(slack://...), or V(file:///var/log/alerts.log).
+        type: list
+        elements: str
+        default: []
+      severities:
+        description: Which statuses the contact is told of.
+        type: list
+        elements: str
+        choices: [warning, unknown, critical]
+        default: [critical, unknown]
+      areas:
+        description:
+          - Which procedures the contact is told of, by their names or by their areas.
+          - Areas are V(services), V(database), V(security), V(performance), V(platform), and V(all).
+        type: list
+        elements: str
+        default: [all]
+  reminder_after:
+    description: After which time a lasting problem is told again, such as V(24h). V(0) means never.
+    type: str
+    default: 24h
+  report:
+    description: Address or path of the report, told at the end of each message.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Close the run
+  upkeep.ops.maintenance_history:
+    database: /var/lib/upkeep/history.sqlite3
+    state: closed
+    run: daily
+    run_id: 20260131T060000Z-daily-1f2e
+    site: example
+  register: closed
+
+- name: Tell the people on call
+  upkeep.ops.alert:
+    database: /var/lib/upkeep/history.sqlite3
+    run: "{{ closed.run }}"
+    contacts:
+      - name: DevOps Lead
+        urls: ["file:///var/log/upkeep/alerts.log"]
+        severities: [critical, unknown]
+      - name: Database Admin
+        urls: ["file:///var/log/upkeep/database.log"]
+        areas: [database]
+    reminder_after: 12h
+"""
+
+RETURN = r"""
+messages:
+  description: What was sent, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    contact:
+      description: Name of the contact.
+      type: str
+    title:
+      description: Title of the message.
+      type: str
+    body:
+      description: Text of the message.
+      type: str
+deliveries:
+  description: Each attempt to deliver a message to a target.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    contact:
+      description: Name of the contact.
+      type: str
+    target:
+      description: The target without its secrets.
+      type: str
+    delivered:
+      description: Whether the target took the message.
+      type: bool
+    error:
+      description: Why it did not.
+      type: str
+findings:
+  description: Contacts that could not be reached, and problems that nobody is told of.
+  returned: success
+  type: list
+  elements: dict
+status:
+  description: The worst status of the findings.
+  returned: success
+  type: str
+summary:
+  description: Number of findings by status.
+  returned: success
+  type: str
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import masked, send
+from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Message, compose, contact_from, decide
+from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._history import History, HistoryError, State, identity, opened
+from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
+from ansible_collections.upkeep.ops.plugins.module_utils._runs import finding_from
+from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration, utc_now
+
+
+def prepare(history: History, contacts: list[Contact], params: dict[str, Any], now: datetime) -> list[Message]:
+    """The messages that are due."""
+    run = params["run"]
+    findings = [finding_from(item["procedure"], item["host"], item) for item in run["findings"]]
+    states = history.states(run["site"])
+    for item, finding in zip(run["findings"], findings):
+        states[identity(finding)] = State(finding.status, item.get("since") or finding.observed_at, finding.summary)
+    reminder = timedelta(seconds=parse_duration(params["reminder_after"]))
+    messages = []
+    for contact in contacts:
+        notices = decide(contact, findings, states, history.notifications(run["site"], contact.name), now, reminder)
+        if notices:
+            messages.append(compose(contact, notices, run["site"], run["name"], now, params["report"]))
+    return messages
+
+
+def deliver(message: Message) -> list[dict[str, Any]]:
+    """Bring one message to all targets of its contact."""
+    deliveries = []
+    for url in message.contact.urls:
+        try:
+            error = send(url, message.title, message.body, message.status)
+        except MissingDependencyError as missing:
+            error = str(missing)
+        deliveries.append(
+            {"contact": message.contact.name, "target": masked(url), "delivered": not error, "error": error}
+        )
+    return deliveries
+
+
+def record(
+    history: History, message: Message, deliveries: list[dict[str, Any]], run: dict[str, Any], now: datetime
+) -> None:
+    """Write down each attempt and, when one of them arrived, what the contact knows now."""
+    contact = message.contact.name
+    for item in deliveries:
+        history.add_delivery(run["id"], contact, item["target"], now, item["error"], message.title)
+    if not any(item["delivered"] for item in deliveries):
+        return
+    for notice in message.notices:
+        if notice.kind == "recovered":
+            history.note_recovered(run["site"], contact, notice.key)
+        else:
+            history.note_told(run["site"], contact, notice.key, notice.state, now)
+
+
+def judge(
+    contacts: list[Contact], run: dict[str, Any], deliveries: list[dict[str, Any]], now: datetime
+) -> list[Finding]:
+    """What is wrong with the alerting itself."""
+    found = FindingsBuilder(now)
+    if not contacts and run["status"] != "ok":
+        hint = "Give the contacts of the catalogue (upkeep_contacts) their urls"
+        found.add("alert_routing", "contacts", "warning", "nobody is told: no contact has a target", hint=hint)
+    for name in dict.fromkeys(delivery["contact"] for delivery in deliveries):
+        own = [delivery for delivery in deliveries if delivery["contact"] == name]
+        failed = [delivery for delivery in own if not delivery["delivered"]]
+        if failed:
+            status = "critical" if len(failed) == len(own) else "warning"
+            told = "; ".join(f"{delivery['target']}: {delivery['error']}" for delivery in failed)
+            hint = "Mend the target; the same is told again by the next run"
+            found.add("alert_delivery", name, status, f"not delivered to {told}", hint=hint)
+    return found.findings
+
+
+def main() -> None:
+    contact = {
+        "name": {"type": "str", "required": True},
+        "group": {"type": "str"},
+        "email": {"type": "str"},
+        "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
+        "severities": {
+            "type": "list",
+            "elements": "str",
+            "choices": ["warning", "unknown", "critical"],
+            "default": ["critical", "unknown"],
+        },
+        "areas": {"type": "list", "elements": "str", "default": ["all"]},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "database": {"type": "path", "required": True},
+            "run": {"type": "dict", "required": True},
+            "contacts": {"type": "list", "elements": "dict", "required": True, "options": contact},
+            "reminder_after": {"type": "str", "default": "24h"},
+            "report": {"type": "str", "default": ""},
+            "fail_on": FAIL_ON_OPTION,
+        },
+        supports_check_mode=True,
+    )
+    now, run = utc_now(), module.params["run"]
+    contacts = [contact_from(raw) for raw in module.params["contacts"] if raw["urls"]]
+    sent: list[tuple[Message, list[dict[str, Any]]]] = []
+    try:
+        with opened(module.params["database"], write=False) as history:
+            messages = prepare(history, contacts, module.params, now)
+        if not module.check_mode:
+            # Sent outside the transaction: a slow target must not lock the history.
+            sent = [(message, deliver(message)) for message in messages]
+        deliveries = [item for _, items in sent for item in items]
+        findings = judge(contacts, run, deliveries, now)
+        if not module.check_mode:
+            with opened(module.params["database"], write=True) as history:
+                for message, items in sent:
+                    record(history, message, items, run, now)
+                history.add_findings(run["id"], findings)
+    except (HistoryError, KeyError, ValueError) as error:
+        module.fail_json(msg=f"alerts cannot be decided: {error}")
+    told = [{"contact": item.contact.name, "title": item.title, "body": item.body} for item in messages]
+    exit_with_findings(
+        module,
+        findings,
+        changed=any(item["delivered"] for item in deliveries) or (module.check_mode and bool(told)),
+        messages=told,
+        deliveries=deliveries,
+        diff={
+            "before": "",
+            "after": "\n".join(f"To {item['contact']}: {item['title']}\n{item['body']}" for item in told),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
