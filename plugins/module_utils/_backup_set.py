@@ -204,6 +204,19 @@ def walk(path: str) -> Iterator[tuple[str, str]]:
             yield os.path.relpath(file, path), file
 
 
+def is_temporary(file: str, *names: str) -> bool:
+    """Whether a file is what a killed process left when it wrote one of some names (see ``_files.published``)."""
+    found = os.path.basename(file)
+    return found.endswith(PARTIAL) and any(found.startswith(f".{name}.") for name in names)
+
+
+def remove_temporaries(folder: str, *names: str) -> None:
+    """Remove what killed processes left when they wrote some names, where nobody else writes them now."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        if is_temporary(name, *names):
+            os.unlink(os.path.join(folder, name))
+
+
 def newest_change(path: str) -> float:
     """Unix time of the last change below a folder: tells whether somebody still writes there."""
     changes = [os.lstat(file).st_mtime for _name, file in walk(path)]

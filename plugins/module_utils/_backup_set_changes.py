@@ -37,6 +37,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     newest_change,
     read_set,
     read_sets,
+    remove_temporaries,
     set_id,
     walk,
 )
@@ -173,6 +174,7 @@ def _begin(store: Store, lock: Lock, warnings: list[str]) -> Change:
     wanted = [path] + [os.path.join(path, name) for name in FOLDERS]
     missing = [folder for folder in wanted if not os.path.isdir(folder)]
     if missing and not store.check:
+        _sweep(store.root)
         write_lock(store.lock_path, lock)
         try:
             for folder in missing:
@@ -221,6 +223,7 @@ def complete_set(store: Store, identifier: str, owner: str, contents: Contents, 
         _require_lock(store, identifier, owner)
     _require_distinct([str(part["name"]) for part in contents.parts])
     if not store.check:
+        remove_temporaries(path, MANIFEST, MANIFEST_DIGEST)
         _write_records(path, contents.parts)
     parts = [_part(path, part) for part in contents.parts]
     manifest = {
@@ -273,10 +276,12 @@ def _completed_before(store: Store, identifier: str, owner: str) -> Change:
         raise BackupSetError(f"set {identifier} is not open below {store.root}: open one first")
     lock = read_lock(store.lock_path)
     ours = lock is not None and (lock.subject, lock.owner) == (identifier, owner)
-    if ours and not store.check:
+    if not store.check:
         with store.exclusive():
-            sync_folder(store.root)
-            free_lock(store.lock_path)
+            _sweep(store.root)
+            if ours:
+                sync_folder(store.root)
+                free_lock(store.lock_path)
     return Change(ours, f"set {identifier} was complete already", done)
 
 
@@ -307,6 +312,7 @@ def _write_records(path: str, parts: Sequence[Mapping[str, Any]]) -> None:
         if part.get("record") is not None:
             file = _inside(path, str(part["path"]))
             os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+            remove_temporaries(os.path.dirname(file), os.path.basename(file))
             publish_text(file, json.dumps(part["record"], indent=2, sort_keys=True) + "\n")
 
 
@@ -421,10 +427,12 @@ def abandon_set(store: Store, identifier: str, owner: str, force: bool) -> Chang
                 f"set {identifier} is worked on by {lock.describe(store.clock())}: end that run first, or use force"
             )
         there = os.path.isdir(store.partial_path(identifier))
-        if not store.check and there:
-            _remove_folder(store.root, identifier + PARTIAL)
-        if not store.check and locked:
-            free_lock(store.lock_path)
+        if not store.check:
+            _sweep(store.root)
+            if there:
+                _remove_folder(store.root, identifier + PARTIAL)
+            if locked:
+                free_lock(store.lock_path)
     told = f"set {identifier} is abandoned" if there or locked else f"set {identifier} is not open"
     return Change(there or locked, told, before={"id": identifier, "state": "partial"} if there else {})
 
@@ -468,6 +476,7 @@ def hold_set(store: Store, identifier: str, held: bool, reason: str) -> Change:
             raise BackupSetError(f"there is no set {identifier} below {store.root}")
         changed = (found.held, found.hold_reason) != (held, reason if held else "")
         if changed and not store.check:
+            remove_temporaries(found.path, HOLD)
             _write_hold(os.path.join(found.path, HOLD), held, {"reason": reason, "at": isoformat(store.clock())})
     return Change(
         changed,
@@ -518,7 +527,8 @@ def _remove_folder(root: str, name: str) -> None:
 
 
 def _sweep(root: str) -> None:
-    """Finish the removals that were killed midway."""
+    """Finish the removals, and clear away the half-written locks, of processes that were killed midway."""
+    remove_temporaries(root, LOCK)
     for name in os.listdir(root) if os.path.isdir(root) else []:
         if _LEFTOVER.fullmatch(name):
             shutil.rmtree(os.path.join(root, name))

@@ -17,15 +17,18 @@ from typing import Any
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     ADMINISTRATION,
     FORMAT,
+    HOLD,
     MANIFEST,
     MANIFEST_DIGEST,
     VERIFICATION,
     BackupSet,
     BackupSetError,
     find_set,
+    is_temporary,
     moment_of,
     newest,
     read_verification,
+    remove_temporaries,
     walk,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import Change, Store, leftovers
@@ -70,7 +73,8 @@ def check_bytes(found: FindingsBuilder, entry: BackupSet) -> None:
     problems = {name: _file_problem(os.path.join(entry.path, name), known) for name, known in entry.files.items()}
     present = {name for name, _file in walk(entry.path)}
     for name in sorted(present - set(entry.files) - ADMINISTRATION):
-        problems[name] = "is not in the manifest"
+        if not is_temporary(name, VERIFICATION, HOLD):
+            problems[name] = "is not in the manifest"
     told: set[str] = set()
     for part in entry.parts:
         names = {part["path"], part.get("manifest") or part["path"]}
@@ -255,6 +259,7 @@ def judge_set(store: Store, identifier: str, level: int, findings: Sequence[Mapp
         verification["judgements"] = [old for old in judgements if old is not known] + [judgement]
         if not store.check:
             text = json.dumps(verification, indent=2, sort_keys=True) + "\n"
+            remove_temporaries(found.path, VERIFICATION)
             publish_text(os.path.join(found.path, VERIFICATION), text)
         after = found if store.check else find_set(store.root, identifier)
     return Change(
