@@ -54,6 +54,8 @@ class Probe:
     server_name: str = ""
     validate_certs: bool = True
     ca_certs: str = ""
+    client_cert_file: str = ""
+    client_key_file: str = ""
     certificate_warning_days: float | None = None
     certificate_critical_days: float | None = None
     project: str = ""

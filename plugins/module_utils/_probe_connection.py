@@ -10,12 +10,17 @@ import ssl
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._deadline import DeadlineExceededError, call_within
-from ansible_collections.upkeep.ops.plugins.module_utils._probe import NotMeasurableError, ProbeFailedError, Trace
+from ansible_collections.upkeep.ops.plugins.module_utils._probe import (
+    NotMeasurableError,
+    Probe,
+    ProbeFailedError,
+    Trace,
+)
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
@@ -35,6 +40,21 @@ _CERTIFICATE_FAULTS = {
 
 
 @dataclass(frozen=True)
+class Trust:
+    """Whom to trust in a TLS handshake, by a PEM file or as the system does, and who we are to the server."""
+
+    validate_certs: bool = True
+    ca_certs: str = ""
+    client_cert_file: str = ""
+    client_key_file: str = ""
+
+
+def trust_of(probe: Probe) -> Trust:
+    """The part of a probe that its TLS context is made of."""
+    return Trust(probe.validate_certs, probe.ca_certs, probe.client_cert_file, probe.client_key_file)
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """Where to connect and how: by TCP to ``host`` and ``port``, or to a unix socket; with TLS or without."""
 
@@ -44,11 +64,7 @@ class Endpoint:
     ip_version: str = "any"
     tls: bool = False
     server_name: str = ""
-    validate_certs: bool = True
-    ca_certs: str = ""
-
-    def __str__(self) -> str:
-        return self.unix_socket or at(self.host, self.port)
+    trust: Trust = field(default_factory=Trust)
 
 
 class _FirstByte:
@@ -85,7 +101,7 @@ class Connector:
     """Opens connections; TLS contexts are made once, because loading the authorities takes longer than a probe."""
 
     def __init__(self) -> None:
-        self._contexts: dict[tuple[bool, str], ssl.SSLContext] = {}
+        self._contexts: dict[Trust, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     def open(self, endpoint: Endpoint, trace: Trace) -> socket.socket:
@@ -104,13 +120,13 @@ class Connector:
             return stream
         return self._handshake(stream, endpoint, trace)
 
-    def prepare(self, validate: bool, ca_certs: str) -> None:
+    def prepare(self, trust: Trust) -> None:
         """Load the authorities ahead of time, so that no probe's figures contain it."""
         with suppress(NotMeasurableError):  # told by the probe
-            self._context(validate, ca_certs)
+            self._context(trust)
 
     def _handshake(self, stream: socket.socket, endpoint: Endpoint, trace: Trace) -> socket.socket:
-        context = self._context(endpoint.validate_certs, endpoint.ca_certs)
+        context = self._context(endpoint.trust)
         wrapped = context.wrap_socket(
             stream, server_hostname=endpoint.server_name or endpoint.host, do_handshake_on_connect=False
         )
@@ -126,11 +142,11 @@ class Connector:
         trace.certificate_expires = not_after(wrapped.getpeercert(True) or b"")
         return wrapped
 
-    def _context(self, validate: bool, ca_certs: str) -> ssl.SSLContext:
+    def _context(self, trust: Trust) -> ssl.SSLContext:
         with self._lock:
-            if (validate, ca_certs) not in self._contexts:
-                self._contexts[validate, ca_certs] = _new_context(validate, ca_certs)
-            return self._contexts[validate, ca_certs]
+            if trust not in self._contexts:
+                self._contexts[trust] = _new_context(trust)
+            return self._contexts[trust]
 
 
 def at(host: str, port: int) -> str:
@@ -138,14 +154,18 @@ def at(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _new_context(validate: bool, ca_certs: str) -> ssl.SSLContext:
+def _new_context(trust: Trust) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=ca_certs or None)
+        context = ssl.create_default_context(cafile=trust.ca_certs or None)
+        if trust.client_cert_file:
+            context.load_cert_chain(trust.client_cert_file, trust.client_key_file or None)
     except (OSError, ValueError) as error:
+        files = ", ".join(filter(None, (trust.ca_certs, trust.client_cert_file, trust.client_key_file)))
         raise NotMeasurableError(
-            f"the authorities in {ca_certs} cannot be read: {error}", "Correct ca_certs of the probe"
+            f"the certificate files cannot be used ({files}): {_reason(error)}",
+            "Correct ca_certs, client_cert_file and client_key_file of the probe",
         ) from error
-    if not validate:
+    if not trust.validate_certs:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.sslsocket_class = _TlsSocket

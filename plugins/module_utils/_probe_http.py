@@ -16,7 +16,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._deadline import Deadli
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
 from ansible_collections.upkeep.ops.plugins.module_utils._probe import Probe, ProbeFailedError, Prober, Trace
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import body_problems, parse_ranges
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, Endpoint
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, Endpoint, trust_of
 
 _PORTS = {"http": 80, "https": 443}
 _CHUNK = 16384
@@ -68,6 +68,7 @@ def http_prober(connector: Connector) -> Prober:
             super().__init__()
             self._probe = probe
             self._trace = trace
+            self._connections: list[http.client.HTTPConnection] = []
 
         def send(self, request: Any, **_options: Any) -> Any:
             answer = self._ask(request)
@@ -85,31 +86,31 @@ def http_prober(connector: Connector) -> Prober:
 
         def _ask(self, request: Any) -> http.client.HTTPResponse:
             connection = _connection(request.url, self._probe, connector, self._trace)
-            connection.request(request.method, request.path_url, request.body, request.headers)
+            self._connections.append(connection)
+            connection.request(request.method, request.path_url, request.body, _headers_for(request, self._probe))
             return connection.getresponse()
+
+        def close(self) -> None:
+            for connection in self._connections:
+                connection.close()
+            super().close()
 
     def probe_http(probe: Probe, trace: Trace) -> str:
         adapter = Adapter(probe, trace)
         with requests.Session() as session:
             session.trust_env = False
-            session.headers = requests.structures.CaseInsensitiveDict(_HEADERS)
             session.max_redirects = probe.max_redirects
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             try:
-                response = session.request(
-                    probe.method,
-                    probe.url,
-                    **_content(probe),
-                    auth=_auth(requests, probe),
-                    allow_redirects=probe.follow_redirects,
-                    stream=True,
-                )
+                # Prepared without the session, which would look for defaults in ten places.
+                request = requests.Request(probe.method, probe.url, auth=_auth(requests, probe), **_content(probe))
+                response = session.send(request.prepare(), allow_redirects=probe.follow_redirects, stream=True)
                 trace.status_code = response.status_code
                 trace.redirects = len(response.history)
                 body = _read(response, probe.max_bytes)
             except (OSError, http.client.HTTPException) as error:
-                raise _failure(error, requests, trace) from error
+                raise _failure(error, requests, probe, trace) from error
         return _judge(probe, trace, body)
 
     return probe_http
@@ -140,14 +141,13 @@ def endpoint_of(url: str, probe: Probe) -> Endpoint:
         ip_version=probe.ip_version,
         tls=parts.scheme == "https",
         server_name=probe.server_name or name,
-        validate_certs=probe.validate_certs,
-        ca_certs=probe.ca_certs,
+        trust=trust_of(probe),
     )
 
 
 def _content(probe: Probe) -> dict[str, Any]:
     """Headers and body of the request; a mapping or list is sent as JSON."""
-    headers = {**probe.headers, **probe.secret_headers}
+    headers = {**_HEADERS, **probe.headers, **probe.secret_headers}
     body = probe.body
     if isinstance(body, (Mapping, list)):
         body = json.dumps(body)
@@ -155,6 +155,17 @@ def _content(probe: Probe) -> dict[str, Any]:
     if probe.token:
         headers["Authorization"] = f"Bearer {probe.token}"
     return {"headers": headers, "data": None if body is None else str(body).encode()}
+
+
+def _headers_for(request: Any, probe: Probe) -> dict[str, str]:
+    """The headers of a request; to another host than the probe's a redirect takes none of the secret ones along.
+
+    requests itself takes away only Authorization.
+    """
+    if urlsplit(request.url).netloc == urlsplit(probe.url).netloc:
+        return dict(request.headers)
+    secret = {name.lower() for name in probe.secret_headers}
+    return {name: value for name, value in request.headers.items() if name.lower() not in secret}
 
 
 def _auth(requests: Any, probe: Probe) -> Any:
@@ -175,13 +186,13 @@ def _read(response: Any, cap: int) -> bytes:
     return bytes(body[:cap])
 
 
-def _failure(error: Exception, requests: Any, trace: Trace) -> Exception:
+def _failure(error: Exception, requests: Any, probe: Probe, trace: Trace) -> Exception:
     """What an exception of the request means; requests' own are OSErrors."""
     if trace.deadline.expired or isinstance(error, (socket.timeout, requests.exceptions.Timeout)):
         return DeadlineExceededError()
     if isinstance(error, requests.exceptions.TooManyRedirects):
         return ProbeFailedError(
-            f"more than {trace.redirects or 'max_redirects'} redirects, the last one to {error.response.url}",
+            f"more than {probe.max_redirects} redirects, the last one from {error.response.url}",
             "Look for a circle of redirects",
         )
     if trace.status_code is not None:

@@ -22,7 +22,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._probe import (
     Prober,
     Trace,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, trust_of
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_http import http_prober
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_local import probe_command, probe_process
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_servers import (
@@ -85,7 +85,7 @@ def make_probers(probes: Sequence[Probe], connector: Connector) -> dict[str, Pro
             probers[kind] = _refuser(NotMeasurableError(*str(error).split(". ", 1)))
     for probe in probes:
         if probe.tls or probe.type == "tls" or probe.url.startswith("https:"):
-            connector.prepare(probe.validate_certs, probe.ca_certs)
+            connector.prepare(trust_of(probe))
     return probers
 
 

@@ -19,7 +19,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._probe import (
     Prober,
     Trace,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, Endpoint
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, Endpoint, trust_of
 
 _REDIS_PORT = 6379
 _LONGEST_REPLY = 512
@@ -106,8 +106,7 @@ def _endpoint(probe: Probe, tls: bool = False, default_port: int = 0) -> Endpoin
         ip_version=probe.ip_version,
         tls=tls or probe.tls,
         server_name=probe.server_name,
-        validate_certs=probe.validate_certs,
-        ca_certs=probe.ca_certs,
+        trust=trust_of(probe),
     )
 
 

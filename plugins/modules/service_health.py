@@ -175,6 +175,12 @@ options:
       ca_certs:
         description: PEM file with the authorities to trust, instead of the system's.
         type: path
+      client_cert_file:
+        description: PEM file with the certificate to present to the server.
+        type: path
+      client_key_file:
+        description: PEM file with the key of O(probes[].client_cert_file), unless that holds it.
+        type: path
       certificate_warning_days:
         description: Days before the certificate expires from which on it is a V(warning).
         type: float
@@ -390,6 +396,8 @@ _PROBE = {
         "server_name": {"type": "str"},
         "validate_certs": {"type": "bool", "default": True},
         "ca_certs": {"type": "path"},
+        "client_cert_file": {"type": "path"},
+        "client_key_file": {"type": "path", "no_log": False},
         "certificate_warning_days": {"type": "float"},
         "certificate_critical_days": {"type": "float"},
         "project": {"type": "str"},
