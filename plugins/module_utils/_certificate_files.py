@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ansible_collections.upkeep.ops.plugins.module_utils._certificates import (
+    PEM_BEGIN,
     Certificate,
     CertificateError,
     is_pkcs12,
@@ -22,7 +24,6 @@ _EXTENSIONS = (".pem", ".crt", ".cer", ".cert", ".der", ".p12", ".pfx")
 #: Names under which private keys lie: those files are not opened in folders.
 _KEY_NAMES = ("privkey", "private")
 _LARGEST = 4 << 20
-_PEM = b"-----BEGIN CERTIFICATE-----"
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,52 @@ def find_files(paths: Iterable[str], passphrase: str | None) -> Iterator[Certifi
 def read_file(path: str, passphrase: str | None) -> CertificateFile:
     """The certificates of one file that should hold some."""
     try:
-        content = _content(path)
+        return _parsed(path, _content(path), passphrase)
+    except (OSError, CertificateError) as error:
+        return _unreadable(path, error)
+
+
+def _parsed(path: str, content: bytes, passphrase: str | None) -> CertificateFile:
+    try:
         return CertificateFile(path, tuple(parse_certificates(content, passphrase)), not is_pkcs12(content))
     except CertificateError as error:
+        return _unreadable(path, error)
+
+
+def _unreadable(path: str, error: Exception) -> CertificateFile:
+    if isinstance(error, CertificateError):
         return CertificateFile(path, error=f"no certificate can be read: {error}", hint=error.hint)
-    except FileNotFoundError:
-        dangling = os.path.islink(path)
-        told = "it is a link to a file that does not exist" if dangling else "there is no such file"
+    if isinstance(error, FileNotFoundError):
+        told = "it is a link to a file that does not exist" if os.path.islink(path) else "there is no such file"
         return CertificateFile(path, error=told, hint="Restore it, or correct the path")
-    except OSError as error:
-        hint = "Run the task with become" if isinstance(error, PermissionError) else "Look at the file system"
-        return CertificateFile(path, error=f"it cannot be read: {error.strerror}", hint=hint)
+    hint = "Run the task with become" if isinstance(error, PermissionError) else "Look at the file system"
+    return CertificateFile(path, error=f"it cannot be read: {getattr(error, 'strerror', error)}", hint=hint)
 
 
 def _found_in(origin: str, candidates: Iterable[str], passphrase: str | None) -> Iterator[CertificateFile]:
     count = 0
     for path in candidates:
-        if _is_about_certificates(path):
+        found = _read_candidate(path, passphrase)
+        if found is not None:
             count += 1
-            yield read_file(path, passphrase)
+            yield found
     if not count:
         yield CertificateFile(origin, error="no certificates are in it", hint="Correct the path")
+
+
+def _read_candidate(path: str, passphrase: str | None) -> CertificateFile | None:
+    """A file that nobody named; None when it neither holds certificates nor should by its name."""
+    name = os.path.basename(path).lower()
+    if name.endswith(".key") or name.startswith(_KEY_NAMES):
+        return None
+    named_so = name.endswith(_EXTENSIONS)
+    try:
+        content = _content(path)
+    except (OSError, CertificateError) as error:
+        return _unreadable(path, error) if named_so else None
+    if PEM_BEGIN in content or (named_so and not other_kind(content)):
+        return _parsed(path, content, passphrase)
+    return None
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -90,31 +116,24 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _unique(paths: Iterable[str]) -> Iterator[str]:
     """Leave out further names of a file that came already, such as the hashed links of /etc/ssl/certs."""
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     for path in paths:
-        real = os.path.realpath(path)
-        if real not in seen:
-            seen.add(real)
+        try:
+            status = os.stat(path)
+        except OSError:
             yield path
-
-
-def _is_about_certificates(path: str) -> bool:
-    """Whether a file that nobody named holds certificates, or should by its name."""
-    name = os.path.basename(path).lower()
-    if name.endswith(".key") or name.startswith(_KEY_NAMES):
-        return False
-    named_so = name.endswith(_EXTENSIONS)
-    try:
-        content = _content(path)
-    except (OSError, CertificateError):
-        return named_so
-    return _PEM in content or (named_so and not other_kind(content))
+            continue
+        if (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            yield path
 
 
 def _content(path: str) -> bytes:
     # Without O_NONBLOCK, opening a named pipe would wait for somebody who writes to it.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
-        content = stream.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise CertificateError(f"it is larger than {_LARGEST >> 20} MiB")
-    return content
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CertificateError("it is no regular file")
+        if status.st_size > _LARGEST:
+            raise CertificateError(f"it is larger than {_LARGEST >> 20} MiB")
+        return stream.readall()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._certificate_files import CertificateFile
@@ -100,6 +101,8 @@ class CertificateJudge:
     def __init__(self, now: datetime, limits: Limits) -> None:
         self._now = now
         self._limits = limits
+        # Most certificates share their intermediate, which is judged once.
+        self._dates = lru_cache(maxsize=None)(self._judged_dates)
         self._builder = FindingsBuilder(now)
         self.findings = self._builder.findings
         self.certificates: list[dict[str, Any]] = []
@@ -175,7 +178,7 @@ class CertificateJudge:
             hint=hint,
         )
 
-    def _dates(self, certificate: Certificate, fault: str) -> tuple[str, str, float]:
+    def _judged_dates(self, certificate: Certificate, fault: str) -> tuple[str, str, float]:
         """Status, sentence, and the seconds before the end that decided."""
         left = (certificate.not_after - self._now).total_seconds()
         warning, critical = self._limits.seconds(certificate.lifetime)
@@ -207,27 +210,30 @@ class CertificateJudge:
             if status != "ok":
                 hint = "Replace the chain by the authority's present one"
                 faults.append((status, f"'{common_name(authority)}' in its chain: {told}", hint))
+        if not faults:
+            return
         faults.sort(key=lambda fault: -rank(fault[0]))
         self._builder.add(
             "certificate_trust",
             subject.name,
             worst(status for status, _told, _hint in faults),
-            "; ".join(told for _status, told, _hint in faults) or trust.detail,
+            "; ".join(told for _status, told, _hint in faults),
             value=trust.status,
             threshold=TRUSTED,
-            hint=faults[0][2] if faults else "",
+            hint=faults[0][2],
         )
 
     def _strength(self, subject: _Subject, path: Sequence[Certificate]) -> None:
         weak = [f"{_whose(certificate, path)}{told}" for certificate in path for told in certificate.weaknesses]
-        self._builder.add(
-            "certificate_strength",
-            subject.name,
-            subject.fault if weak else "ok",
-            "; ".join(weak) or f"key {path[0].key}, signature {path[0].signature}",
-            value=path[0].key,
-            hint="Issue it anew with a key of 2048 bits RSA or P-256 and SHA-256" if weak else "",
-        )
+        if weak:
+            self._builder.add(
+                "certificate_strength",
+                subject.name,
+                subject.fault,
+                "; ".join(weak),
+                value=path[0].key,
+                hint="Issue it anew with a key of 2048 bits RSA or P-256 and SHA-256",
+            )
 
     def _name(self, subject: _Subject, leaf: Certificate, host: str) -> None:
         covered = covers(leaf.names, host)

@@ -20,9 +20,9 @@ from ansible_collections.upkeep.ops.plugins.module_utils._certificates import (
     Certificate,
     CertificateError,
     common_name,
+    cryptography,
     parse_certificates,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
 
 #: What a certificate can be to those who trust a store.
 TRUSTED, SELF_SIGNED, INCOMPLETE, UNTRUSTED, UNKNOWN = "trusted", "self_signed", "incomplete", "untrusted", "unknown"
@@ -136,14 +136,13 @@ def _ends_open(path: Sequence[Certificate], store: TrustStore) -> Trust:
 @lru_cache(maxsize=8192)
 def _signed_by(certificate: Certificate, issuer: Certificate) -> bool:
     """Whether the signature on the certificate was made with the issuer's key."""
-    unsupported: type[Exception] = load("cryptography", "exceptions").UnsupportedAlgorithm
-    invalid: type[Exception] = load("cryptography", "exceptions").InvalidSignature
+    exceptions = cryptography("exceptions")
     try:
         if hasattr(certificate.x509, "verify_directly_issued_by"):
             certificate.x509.verify_directly_issued_by(issuer.x509)
         else:
             _verify_by_hand(certificate.x509, issuer.x509.public_key())
-    except (invalid, unsupported, TypeError, ValueError):
+    except (exceptions.InvalidSignature, exceptions.UnsupportedAlgorithm, TypeError, ValueError):
         return False
     return True
 
@@ -151,10 +150,10 @@ def _signed_by(certificate: Certificate, issuer: Certificate) -> bool:
 def _verify_by_hand(signed: Any, key: Any) -> None:
     """What cryptography from 40 on does itself. Raises InvalidSignature."""
     asymmetric = "hazmat.primitives.asymmetric"
-    rsa, ec = load("cryptography", f"{asymmetric}.rsa"), load("cryptography", f"{asymmetric}.ec")
+    rsa, ec = cryptography(f"{asymmetric}.rsa"), cryptography(f"{asymmetric}.ec")
     content, algorithm = signed.tbs_certificate_bytes, signed.signature_hash_algorithm
     if isinstance(key, rsa.RSAPublicKey):
-        padding = load("cryptography", f"{asymmetric}.padding").PKCS1v15()
+        padding = cryptography(f"{asymmetric}.padding").PKCS1v15()
         key.verify(signed.signature, content, padding, algorithm)
     elif isinstance(key, ec.EllipticCurvePublicKey):
         key.verify(signed.signature, content, ec.ECDSA(algorithm))

@@ -14,13 +14,13 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
 
-_PEM_BLOCK = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.*?)-----END (?:X509 )?CERTIFICATE-----", re.DOTALL)
+PEM_BEGIN, _PEM_END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 #: A PKCS#12 container begins with SEQUENCE { INTEGER 3 }, its length written in any of the ways of BER.
 _SEQUENCE = rb"\x30(?:[\x00-\x7f]|\x80|\x81.|\x82..|\x83...|\x84....)"
 _PKCS12_HEAD = re.compile(_SEQUENCE + rb"\x02\x01\x03", re.DOTALL)
@@ -82,11 +82,9 @@ def parse_certificates(content: bytes, passphrase: str | None = None) -> list[Ce
 
     Raises CertificateError when there is none, or one cannot be read.
     """
-    blocks = _PEM_BLOCK.findall(content)
+    blocks = content.split(PEM_BEGIN)[1:]
     if blocks:
         return [_read_pem_block(block, number) for number, block in enumerate(blocks, 1)]
-    if b"-----BEGIN CERTIFICATE-----" in content:
-        raise CertificateError("its PEM block has no end: the file is cut short", "Write the file again")
     if is_pkcs12(content):
         return _read_pkcs12(content, passphrase)
     other = other_kind(content)
@@ -113,7 +111,7 @@ def other_kind(content: bytes) -> str:
 @lru_cache(maxsize=8192)
 def read_der(der: bytes) -> Certificate:
     """The certificate in DER bytes. Raises CertificateError when they are damaged."""
-    x509 = _cryptography("x509")
+    x509 = cryptography("x509")
     try:
         return _facts(x509, x509.load_der_x509_certificate(der))
     except (ValueError, x509.DuplicateExtension, x509.InvalidVersion) as error:
@@ -140,20 +138,25 @@ def common_name(certificate: Certificate) -> str:
     return found.group(1) if found else certificate.subject
 
 
-def _cryptography(submodule: str) -> ModuleType:
+@cache
+def cryptography(submodule: str) -> ModuleType:
+    """A part of the cryptography library. Raises MissingDependencyError."""
     return load("cryptography", submodule)
 
 
 def _read_pem_block(block: bytes, number: int) -> Certificate:
+    text, end, _rest = block.partition(_PEM_END)
+    if not end:
+        raise CertificateError(f"PEM block {number} has no end: the file is cut short", "Write the file again")
     try:
-        return read_der(base64.b64decode(b"".join(block.split()), validate=True))
+        return read_der(base64.b64decode(b"".join(text.split()), validate=True))
     except binascii.Error as error:
         raise CertificateError(f"PEM block {number} is damaged: {error}", "Write the file again") from error
 
 
 def _read_pkcs12(content: bytes, passphrase: str | None) -> list[Certificate]:
-    x509, pkcs12 = _cryptography("x509"), _cryptography("hazmat.primitives.serialization.pkcs12")
-    encoding = _cryptography("hazmat.primitives.serialization").Encoding.DER
+    x509, pkcs12 = cryptography("x509"), cryptography("hazmat.primitives.serialization.pkcs12")
+    encoding = cryptography("hazmat.primitives.serialization").Encoding.DER
     try:
         # The key comes along, for it is in the same container; it is dropped here.
         _key, first, others = pkcs12.load_key_and_certificates(content, passphrase.encode() if passphrase else None)
@@ -174,14 +177,11 @@ def _facts(x509: ModuleType, certificate: Any) -> Certificate:
     usage = extensions.get("2.5.29.15")
     subject_bytes, issuer_bytes = certificate.subject.public_bytes(), certificate.issuer.public_bytes()
     is_authority = bool(constraints and constraints.ca and (usage is None or usage.key_cert_sign))
-    algorithm = certificate.signature_hash_algorithm
-    signed_with = algorithm.name if algorithm else ""
     names = _names(x509, extensions)
     key, weaknesses = _key_strength(certificate)
     # Nobody relies on the signature of a root: it is trusted because it is in the store.
-    is_root = is_authority and subject_bytes == issuer_bytes and not names
-    if signed_with in _WEAK_HASHES and not is_root:
-        weaknesses = (*weaknesses, f"it is signed with {signed_with.upper()}")
+    if not (is_authority and subject_bytes == issuer_bytes and not names):
+        weaknesses += _signature_weaknesses(certificate)
     return Certificate(
         subject=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),
@@ -232,6 +232,16 @@ def _key_strength(certificate: Any) -> tuple[str, tuple[str, ...]]:
     if bits and bits < _FEWEST_BITS.get(family, 0):
         return told, (f"its {family} key has only {bits} bits, {_FEWEST_BITS[family]} are the least",)
     return told, ()
+
+
+def _signature_weaknesses(certificate: Any) -> tuple[str, ...]:
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except cryptography("exceptions").UnsupportedAlgorithm:
+        return (f"it is signed in a way that cannot be judged ({_signature_name(certificate)})",)
+    if algorithm is not None and algorithm.name in _WEAK_HASHES:
+        return (f"it is signed with {algorithm.name.upper()}",)
+    return ()
 
 
 def _signature_name(certificate: Any) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -50,7 +50,8 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as module results, history and reports carry it."""
-        return asdict(self)
+        # Not dataclasses.asdict, which copies every value and takes most of the time when there are thousands.
+        return dict(vars(self))
 
 
 class FindingsBuilder:

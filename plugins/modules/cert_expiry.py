@@ -12,9 +12,10 @@ version_added: 1.0.0
 description:
   - Reads certificates from files, folders, PEM bundles, DER, PKCS#12 and live servers, expired and untrusted ones too,
     and judges expiry, chain and trust, key and signature, host name, and whether a server serves what its file holds.
-  - "Each certificate gives the findings C(certificate_expiry), C(certificate_trust) and C(certificate_strength); each
-    endpoint C(certificate_name), and C(certificate_served) when it names its file. What cannot be read gives
-    C(certificate_expiry) with status C(unknown)."
+  - Each certificate gives the finding C(certificate_expiry), and when they are at fault C(certificate_trust) (its
+    chain and who trusts it) and C(certificate_strength) (key and signature). Each endpoint gives C(certificate_name),
+    and C(certificate_served) when it names its file. What cannot be read gives C(certificate_expiry) with status
+    C(unknown).
   - "Expiry is judged by the lifetime: a warning at 25 percent left and critical at 10 percent, a lifetime above 90 days
     counting as 90. Renewal is due at a third of the lifetime, 30 days before the end at the earliest, and at half of
     it when the lifetime is below 10 days."

@@ -201,7 +201,7 @@ class TestFiles:
             tmp_path / "flipped.der": "damaged",
             tmp_path / "cut.pem": "cut short",
             tmp_path / "empty.crt": "empty",
-            tmp_path / "pipe.pem": "empty",
+            tmp_path / "pipe.pem": "no regular file",
             Path("/nowhere/a.pem"): "no such file",
             files.key: "private key",
             tmp_path / "*.none": "no certificates are in it",
