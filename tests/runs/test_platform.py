@@ -275,9 +275,12 @@ def test_inventory_says_that_the_platform_is_not_there(tmp_path: Path) -> None:
 def test_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = Running(tmp_path, port).act("up", "--port", str(port), fails=True)
-    assert f"port {port} of 127.0.0.1 is taken" in told[0] and f"PORT={port + 1}" in told[0]
-    assert processes_below(tmp_path) == []
+        platform = Running(tmp_path, port)
+        told = platform.command_line("up", "--port", str(port))
+    started = processes_below(tmp_path)
+    platform.command_line("remove")
+    assert f"port {port} of 127.0.0.1 is taken" in told.stderr and f"PORT={port + 1}" in told.stderr
+    assert started == []
 
 
 def as_plain_user(folder: Path) -> dict[str, Any]:
@@ -296,7 +299,7 @@ def as_plain_user(folder: Path) -> dict[str, Any]:
             tried = Running(folder, 0).command_line("status", **settings)
             if tried.returncode == 0:
                 return settings
-    pytest.skip(f"neither {sys.executable} nor /usr/bin/python3 runs the platform as a plain user: {tried.stderr}")
+    pytest.skip(f"neither {sys.executable} nor /usr/bin/python3 runs it as a plain user: {tried.stderr[-200:]}")
 
 
 def test_plain_user_without_an_emulator_has_all_the_rest(tmp_path_factory: pytest.TempPathFactory) -> None:
