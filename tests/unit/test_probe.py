@@ -18,6 +18,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._deadline import (
     Watchdog,
     call_within,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import rank
 from ansible_collections.upkeep.ops.plugins.module_utils._probe import Probe, ProbeFailedError, Trace
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import body_problems, parse_path, parse_ranges
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import not_after
@@ -122,8 +123,13 @@ def test_the_watchdog_breaks_off_in_the_order_of_the_deadlines() -> None:
     order: list[str] = []
     finished = threading.Event()
     watchdog = Watchdog()
+
+    def end() -> None:
+        order.append("late")
+        finished.set()
+
     with watchdog.watch(0.2) as late, watchdog.watch(0.05) as early, watchdog.watch(0.02) as done:
-        late.guard(lambda: (order.append("late"), finished.set()))
+        late.guard(end)
         early.guard(lambda: order.append("early"))
         done.guard(lambda: order.append("done"))
         done.done()
@@ -180,11 +186,13 @@ def test_options_become_probes() -> None:
 
 
 def test_where_a_url_is_asked() -> None:
-    probe = Probe("a")
-    assert str(endpoint_of("http://www.example.org/x", probe)) == "www.example.org:80"
-    assert str(endpoint_of("https://[::1]:8443/", probe)) == "[::1]:8443"
-    elsewhere = endpoint_of("https://www.example.org/", Probe("a", host="10.0.0.1", port=8443))
-    assert (str(elsewhere), elsewhere.server_name) == ("10.0.0.1:8443", "www.example.org")
+    def where(url: str, **probe: Any) -> tuple[str, int, str, bool]:
+        endpoint = endpoint_of(url, Probe("a", **probe))
+        return endpoint.host, endpoint.port, endpoint.server_name, endpoint.tls
+
+    assert where("http://www.example.org/x") == ("www.example.org", 80, "www.example.org", False)
+    assert where("https://[::1]:8443/") == ("::1", 8443, "::1", True)
+    assert where("https://www.example.org/", host="10.0.0.1", port=8443) == ("10.0.0.1", 8443, "www.example.org", True)
     with pytest.raises(ProbeFailedError, match="not encrypted"):
         endpoint_of("http://www.example.org/", Probe("a", type="https"))
 
@@ -262,18 +270,14 @@ def test_somebody_is_always_told_of_the_worst(states: list[tuple[str, bool]]) ->
         for n, (outcome, critical) in enumerate(states)
     ]
     found = findings(results, NOW)
-    worst = [
-        finding
-        for finding in found
-        if finding.status == max(found, key=lambda f: ("ok", "warning", "unknown", "critical").index(f.status)).status
-    ]
-    assert any(not finding.parent for finding in worst)
+    worst = max(rank(finding.status) for finding in found)
+    assert any(not finding.parent for finding in found if rank(finding.status) == worst)
 
 
 def test_units_of_systemd() -> None:
     state = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "MainPID": "7", "Result": "success"}
     assert _judge_unit("x.service", state) == "the unit is active (running), pid 7"
-    with pytest.raises(ProbeFailedError, match="failed .failed., result exit-code"):
+    with pytest.raises(ProbeFailedError, match=r"failed \(failed\), result exit-code"):
         _judge_unit("x.service", {**state, "ActiveState": "failed", "SubState": "failed", "Result": "exit-code"})
     with pytest.raises(ProbeFailedError, match="there is no unit"):
         _judge_unit("x.service", {**state, "LoadState": "not-found", "ActiveState": "inactive"})
