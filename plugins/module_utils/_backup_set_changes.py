@@ -221,7 +221,7 @@ def complete_set(store: Store, identifier: str, owner: str, contents: Contents, 
         return _completed_before(store, identifier, owner)
     with store.exclusive():
         _require_lock(store, identifier, owner)
-    _require_distinct([str(part["name"]) for part in contents.parts])
+    _require_parts([str(part["name"]) for part in contents.parts])
     if not store.check:
         remove_temporaries(path, MANIFEST, MANIFEST_DIGEST)
         _write_records(path, contents.parts)
@@ -300,7 +300,9 @@ def _require_lock(store: Store, identifier: str, owner: str) -> None:
         )
 
 
-def _require_distinct(names: Sequence[str]) -> None:
+def _require_parts(names: Sequence[str]) -> None:
+    if not names:
+        raise BackupSetError("a set without parts is no backup: name at least one of parts")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BackupSetError(f"two parts have the same name: {', '.join(twice)}")

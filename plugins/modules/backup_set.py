@@ -99,7 +99,7 @@ options:
     type: str
     default: 24h
   parts:
-    description: What O(state=complete) finds in the set.
+    description: What O(state=complete) finds in the set, at least one part.
     type: list
     elements: dict
     default: []
@@ -432,8 +432,8 @@ _ARGUMENTS = {
     "fail_on": FAIL_ON_OPTION,
 }
 _REQUIRED_IF = [
-    ("state", "complete", ("id", "parts")),
-    ("state", "judged", ("id", "level", "findings")),
+    ("state", "complete", ("id",)),
+    ("state", "judged", ("id", "level")),
     ("state", "held", ("id",)),
     ("state", "unheld", ("id",)),
     ("state", "absent", ("id",)),

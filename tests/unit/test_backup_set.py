@@ -389,6 +389,13 @@ def test_two_parts_of_one_name_are_refused(house: House) -> None:
         complete_set(house.store(), opened.backup_set.id, "a", Contents([PARTS[0], PARTS[0]], "", {}), DAY)
 
 
+def test_a_set_without_parts_is_no_backup(house: House) -> None:
+    opened = house.open()
+    assert opened.backup_set is not None
+    with pytest.raises(BackupSetError, match="a set without parts is no backup"):
+        complete_set(house.store(), opened.backup_set.id, "a", Contents([], "", {}), DAY)
+
+
 def test_only_the_owner_completes(house: House) -> None:
     opened = house.open("a")
     assert opened.backup_set is not None
