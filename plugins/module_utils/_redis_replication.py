@@ -10,10 +10,13 @@ a transfer whose length is unknown at its start, and it would hold the whole sna
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Optional
+
+#: Is told how many bytes came, and of how many when that is known.
+Progress = Callable[[int, Optional[int]], None]
 
 _BLOCK = 1 << 20
 _MARK_BYTES = 40
@@ -87,11 +90,16 @@ class SnapshotLink:
             return FullSync(replication_id, offset, int(answer[1:]), b"")
         raise ReplicationError(f"the server sent {answer[:80]!r} where a snapshot should begin: is it a Redis server?")
 
-    def blocks(self, announced: FullSync) -> Iterator[bytes]:
-        """The snapshot in pieces of at most 1 MiB. Raises ReplicationError when it does not come whole."""
-        return self._marked(announced.mark) if announced.length is None else self._counted(announced.length)
+    def blocks(self, announced: FullSync, progress: Progress) -> Iterator[bytes]:
+        """The snapshot in pieces of at most 1 MiB; ``progress`` hears of each arrival of data.
 
-    def _counted(self, length: int) -> Iterator[bytes]:
+        Raises ReplicationError when it does not come whole.
+        """
+        if announced.length is None:
+            return self._marked(announced.mark, progress)
+        return self._counted(announced.length, progress)
+
+    def _counted(self, length: int, progress: Progress) -> Iterator[bytes]:
         block = memoryview(bytearray(_BLOCK))
         received = 0
         while received < length:
@@ -99,10 +107,11 @@ class SnapshotLink:
             filled = 0
             while filled < wanted:
                 filled += self._receive(block[filled:wanted], received + filled, length)
+                progress(received + filled, length)
             received += filled
             yield bytes(block[:filled])
 
-    def _marked(self, mark: bytes) -> Iterator[bytes]:
+    def _marked(self, mark: bytes, progress: Progress) -> Iterator[bytes]:
         block = bytearray(_BLOCK)
         view = memoryview(block)
         received = filled = 0
@@ -111,6 +120,7 @@ class SnapshotLink:
             # Looked for wherever it may have begun, not only at the end: some servers send newlines after it.
             end = block.find(mark, max(0, filled - len(mark)), filled + count)
             filled += count
+            progress(received + filled, None)
             if end >= 0:
                 yield bytes(view[:end])
                 return

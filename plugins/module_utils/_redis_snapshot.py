@@ -27,7 +27,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import 
     difference,
     read_manifest,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import FullSync, SnapshotLink
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import FullSync, Progress, SnapshotLink
 from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, isoformat, parse_time
 
 _WAITING_BLOCKS = 16  # of at most 1 MiB each, between the network and the disk
@@ -135,7 +135,7 @@ def take(
     sample: Callable[[], ServerState | None],
     *,
     clock: Clock,
-    progress: Callable[[int, int | None], None],
+    progress: Progress,
 ) -> Manifest:
     """Take the snapshot and publish it with its manifest. ``sample`` asks the server for its state.
 
@@ -177,7 +177,7 @@ def _receive(
     sample: Callable[[], ServerState | None],
     target: IO[bytes],
     clock: Clock,
-    progress: Callable[[int, int | None], None],
+    progress: Progress,
 ) -> Manifest:
     announced = link.request()
     taken_at = clock()
@@ -185,10 +185,9 @@ def _receive(
     reader = RdbReader()
     stored = _Counted(target)
     with compressing(stored, plan.compression, plan.level) as writer, _InBackground(writer.write) as background:
-        for block in link.blocks(announced):
+        for block in link.blocks(announced, progress):
             background.put(block)
             reader.feed(block)
-            progress(reader.bytes, announced.length)
     return _manifest(plan, announced, state, reader.finish(), stored, taken_at, clock())
 
 

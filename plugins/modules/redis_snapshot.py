@@ -159,7 +159,7 @@ snapshot:
       description: Replication id of the data. Null when the server knows only SYNC.
       type: str
     replication_offset:
-      description: Offset in the replication stream up to which the snapshot goes. Null without RV(snapshot.replication_id).
+      description: Offset in the replication stream up to which the snapshot goes. Null when the server knows only SYNC.
       type: int
     databases:
       description: Number of C(keys) and C(expires) (keys with a TTL) by number of the database.
@@ -199,6 +199,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import 
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import ReplicationError, SnapshotLink
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_snapshot import (
     Plan,
+    ServerState,
     SnapshotError,
     check_dest,
     check_source,
@@ -257,20 +258,31 @@ def run(module: AnsibleModule, login: Login) -> dict[str, Any]:
     check_dest(plan)
     before = figures(plan.manifest)
     library = load("redis")
-    with explained(library, login), client(library, login) as observer:
-        state = server_state(library, observer)
+    with client(library, login) as observer:
+
+        def sample() -> ServerState | None:
+            with explained(library, login):
+                return server_state(library, observer)
+
+        state = sample()
         check_source(state)
         with SnapshotLink(library, client(library, login), module.params["server_timeout"]) as link:
-            link.greet()
+            with explained(library, login):
+                link.greet()
             if module.check_mode:
-                keys = f"{state.keys} keys" if state else "all keys"
-                after = {"source": plan.source, "databases": state.databases if state else {}}
-                message = f"would take a snapshot of {keys} of {plan.source} to {plan.dest}"
-                return {**where, "changed": True, "message": message, "diff": {"before": before, "after": after}}
-            manifest = transfer(module, plan, link, lambda: server_state(library, observer))
+                return {**where, "changed": True, **expectation(plan, state, before)}
+            manifest = transfer(module, plan, link, sample)
     message = f"took a snapshot of {plan.source} to {plan.dest}: {manifest.rdb_bytes} bytes in {manifest.seconds} s"
     difference = {"before": before, "after": figures(plan.manifest)}
     return {**where, "changed": True, "message": message, "snapshot": manifest.as_dict(), "diff": difference}
+
+
+def expectation(plan: Plan, state: ServerState | None, before: dict[str, Any]) -> dict[str, Any]:
+    """What check mode tells."""
+    keys = f"{state.keys} keys" if state else "all keys"
+    after = {"source": plan.source, "databases": state.databases if state else {}}
+    message = f"would take a snapshot of {keys} of {plan.source} to {plan.dest}"
+    return {"message": message, "diff": {"before": before, "after": after}}
 
 
 def plan_of(options: dict[str, Any], login: Login) -> Plan:
