@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTEST := . $(VENV)/bin/activate && pytest
 export VENV
 
-.PHONY: help demo demo-down test lint unit modules runs molecule sanity importer bench build lock clean
+.PHONY: help demo demo-down test lint unit modules runs molecule sanity importer bench build changelog lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,10 @@ bench: ## Speed, side by side with what one would use instead
 build: ## The collection's archive
 	@tools/bootstrap lint && . $(VENV)/bin/activate && ansible-galaxy collection build --force
 
+changelog: ## Write CHANGELOG.md for the version in galaxy.yml anew
+	@tools/bootstrap lint && . $(VENV)/bin/activate && \
+	  antsibull-changelog release --update-existing --refresh --reload-plugins
+
 lock: ## Lock the Python packages of development anew
 	@tools/bootstrap lint && . $(VENV)/bin/activate && \
 	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --custom-compile-command "make lock" \
@@ -54,4 +58,4 @@ lock: ## Lock the Python packages of development anew
 	    requirements-importer.in -o requirements-importer.lock
 
 clean: ## Remove what was built, cached and installed here
-	@rm -rf .venv .cache .demo .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis upkeep-ops-*.tar.gz
+	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/upkeep.ops" .venv .cache .demo .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis upkeep-ops-*.tar.gz
