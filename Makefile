@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 VENV ?= .venv
 PYTEST := . $(VENV)/bin/activate && pytest
-export VENV
+export VENV PYTHON
 
 .PHONY: help demo demo-down test lint unit modules runs molecule sanity importer bench build changelog lock clean
 
