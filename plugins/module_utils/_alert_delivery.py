@@ -26,11 +26,14 @@ def send(url: str, title: str, body: str, status: str) -> str:
 
 
 def masked(url: str) -> str:
-    """The target as it may be shown: scheme and host, no credential, token or query."""
-    if url.startswith("file:"):
-        return url
+    """The target as it may be shown: scheme and host (or the file), no credential, token or query.
+
+    Not written as a URL: Ansible would blank it out as a part of the secret that it came from.
+    """
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or '...'}/..."
+    if parts.scheme == "file":
+        return f"file {unquote(parts.path)}"
+    return f"{parts.scheme} at {parts.hostname or 'unnamed host'}"
 
 
 def _append(path: str, title: str, body: str) -> str:
@@ -48,7 +51,7 @@ def _send_by_apprise(url: str, title: str, body: str, status: str) -> str:
     apprise = load("apprise")
     messenger = apprise.Apprise()
     if not messenger.add(url):
-        return f"Apprise does not know the scheme of {masked(url)} or misses a part of the URL"
+        return "Apprise does not know this kind of URL or misses a part of it"
     with apprise.LogCapture(level=logging.WARNING) as log:
         delivered = messenger.notify(title=title, body=body, notify_type=_TYPES[status])
         said = " ".join(log.getvalue().split())

@@ -1,0 +1,117 @@
+"""Who is told what, and when."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Notice, compose, decide
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
+from ansible_collections.upkeep.ops.plugins.module_utils._history import Identity, State, identity
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = datetime(2026, 1, 31, 6, 0, tzinfo=timezone.utc)
+DAY = timedelta(hours=24)
+OPS = Contact("Ops", ("file:///x",))
+
+
+def finding(subject: str, status: str, procedure: str = "health_check", **more: Any) -> Finding:
+    return Finding(
+        "service_health", subject, status, f"is {status}", isoformat(NOW), procedure=procedure, host="app1", **more
+    )
+
+
+def states_of(*findings: Finding) -> dict[Identity, State]:
+    return {identity(item): State(item.status, item.observed_at, item.summary) for item in findings}
+
+
+def told_of(*findings: Finding, ago: timedelta = timedelta(hours=1)) -> dict[Identity, tuple[State, str]]:
+    return {key: (state, isoformat(NOW - ago)) for key, state in states_of(*findings).items()}
+
+
+def kinds(notices: list[Notice]) -> list[tuple[str, str]]:
+    return [(notice.kind, notice.key[2]) for notice in notices]
+
+
+def test_a_new_problem_is_told_and_a_repeat_is_not() -> None:
+    down = finding("auth", "critical")
+    assert kinds(decide(OPS, [down], states_of(down), {}, NOW, DAY)) == [("new", "auth")]
+    assert decide(OPS, [down], states_of(down), told_of(down), NOW, DAY) == []
+
+
+def test_a_lasting_problem_is_told_again_after_the_set_time() -> None:
+    down = finding("auth", "critical")
+    told = told_of(down, ago=DAY)
+    assert kinds(decide(OPS, [down], states_of(down), told, NOW, DAY)) == [("reminder", "auth")]
+    assert decide(OPS, [down], states_of(down), told, NOW, timedelta(0)) == []
+
+
+def test_a_problem_that_gets_worse_is_told() -> None:
+    before, now = finding("auth", "unknown"), finding("auth", "critical")
+    assert kinds(decide(OPS, [now], states_of(now), told_of(before), NOW, DAY)) == [("changed", "auth")]
+
+
+def test_recovery_is_always_told_to_who_knew_of_the_problem() -> None:
+    down, well = finding("auth", "critical"), finding("auth", "ok")
+    assert kinds(decide(OPS, [well], states_of(well), told_of(down), NOW, DAY)) == [("recovered", "auth")]
+    assert decide(OPS, [well], states_of(well), {}, NOW, DAY) == []
+
+
+def test_a_problem_that_is_no_longer_found_has_recovered() -> None:
+    secret = finding("config.js", "critical")
+    assert kinds(decide(OPS, [], {}, told_of(secret), NOW, DAY)) == [("recovered", "config.js")]
+
+
+def test_a_check_that_did_not_run_this_time_has_not_recovered() -> None:
+    down = finding("auth", "critical")
+    assert decide(OPS, [], states_of(down), told_of(down), NOW, DAY) == []
+
+
+def test_children_are_told_under_their_parent_and_alone_once_it_is_well() -> None:
+    parent, child = finding("redis:cache", "critical"), finding("auth", "critical", parent="redis:cache")
+    notices = decide(OPS, [parent, child], states_of(parent, child), {}, NOW, DAY)
+    assert kinds(notices) == [("new", "redis:cache")]
+    assert [item.subject for item in notices[0].children] == ["auth"]
+    well = finding("redis:cache", "ok")
+    later = decide(OPS, [well, child], states_of(well, child), told_of(parent), NOW, DAY)
+    assert kinds(later) == [("new", "auth"), ("recovered", "redis:cache")]
+
+
+def test_severity_and_area_decide_who_is_told() -> None:
+    slow = finding("auth", "warning")
+    assert decide(OPS, [slow], states_of(slow), {}, NOW, DAY) == []
+    keen = Contact("Keen", ("file:///x",), ("warning", "critical"), ("services",))
+    assert kinds(decide(keen, [slow], states_of(slow), {}, NOW, DAY)) == [("new", "auth")]
+    elsewhere = Contact("Dba", ("file:///x",), ("warning", "critical"), ("database",))
+    assert decide(elsewhere, [slow], states_of(slow), {}, NOW, DAY) == []
+
+
+def test_one_message_tells_all_with_the_worst_in_its_title() -> None:
+    parent = finding("redis:cache", "critical", hint="Start redis")
+    child = finding("auth", "critical", parent="redis:cache")
+    notices = decide(OPS, [parent, child], states_of(parent, child), told_of(finding("old", "critical")), NOW, DAY)
+    message = compose(OPS, notices, "demo", "daily", NOW, "https://reports.example.org/x.html")
+    assert message.title == "[demo] CRITICAL: 1 new, 1 recovered (daily)"
+    for part in ("-> Start redis", "under it: auth", "RECOVERED", "old on app1", "https://reports.example.org/x.html"):
+        assert part in message.body
+
+
+STATUSES = st.lists(st.sampled_from(["ok", "warning", "unknown", "critical"]), min_size=1, max_size=30)
+
+
+@given(STATUSES)
+def test_over_any_history_each_problem_is_told_once_and_its_end_once(history: list[str]) -> None:
+    """A contact that notes what it hears always knows whether the check is well."""
+    told: dict[Identity, tuple[State, str]] = {}
+    for status in history:
+        now = finding("auth", status)
+        notices = decide(OPS, [now], states_of(now), told, NOW, DAY)
+        assert len(notices) <= 1
+        for notice in notices:
+            if notice.kind == "recovered":
+                del told[notice.key]
+            else:
+                told[notice.key] = (notice.state, isoformat(NOW))
+        assert ({state.status for state, _ in told.values()} == {status}) == (status in OPS.severities)
