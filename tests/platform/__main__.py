@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def _act(platform: Miniature, arguments: argparse.Namespace) -> dict[str, Any]:
         return {"parts": platform.status(), "faults": faults.active(platform), "ports": platform.settings.ports}
     if arguments.action == "fault":
         return {"changes": faults.switch(platform, arguments.name)}
-    acts = {
+    acts: dict[str, Callable[[], list[str]]] = {
         "up": platform.up,
         "down": platform.down,
         "remove": platform.remove,

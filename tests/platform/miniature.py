@@ -264,7 +264,7 @@ class Miniature:
         if "started firestore" in changes:
             counts = firestore.seed(self.emulator.host, PROJECT, _DOCUMENTS)
             done.append(f"filled firestore with {sum(counts.values())} documents")
-        once = {
+        once: dict[str, Callable[[], object]] = {
             f"filled redis with {_REDIS_KEYS} keys": lambda: seed(self.redis.client(), _REDIS_KEYS),
             "wrote old logs": lambda: contents.write_old_logs(self.logs / "services", "api-gateway"),
             f"sent {_REQUESTS} requests through the gateway": lambda: contents.send_requests(

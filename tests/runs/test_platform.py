@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ROOT
+from tests.platform.__main__ import main
 from tests.platform.parts.process import free_port
 from tests.platform.parts.services import NAMES
 
@@ -45,16 +47,24 @@ class Running:
         ports: dict[str, int] = json.loads((self.root / "platform.json").read_text())["ports"]
         return ports
 
-    def act(self, *words: str, fails: bool = False, **settings: Any) -> list[str]:
-        """Changes that the command line tells of; with ``fails`` what it says on standard error."""
-        done = self.command_line(*words, **settings)
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        changes: list[str] = [done.stderr] if fails else json.loads(done.stdout)["changes"]
+    def act(self, *words: str) -> list[str]:
+        """Changes that the command line tells of."""
+        answer = io.StringIO()
+        with contextlib.redirect_stdout(answer):
+            assert main([*words, "--root", str(self.root)]) == 0
+        changes: list[str] = json.loads(answer.getvalue())["changes"]
         return changes
+
+    def refused(self, *words: str) -> str:
+        """What the command line says on standard error when it fails."""
+        done = self.command_line(*words)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
 
     def command_line(
         self, *words: str, python: str = sys.executable, **settings: Any
     ) -> subprocess.CompletedProcess[str]:
+        """The command line in a process of its own, as another user if need be."""
         argv = [python, "-m", "tests.platform", *words, "--root", str(self.root)]
         return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, **settings)
 
@@ -119,6 +129,14 @@ def processes_below(folder: Path) -> list[str]:
     return found
 
 
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until the process is gone or a zombie: a busy machine takes its time."""
+    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(FileNotFoundError):
+        while ") Z " not in Path(f"/proc/{pid}/stat").read_text():
+            time.sleep(0.02)
+
+
 def test_each_service_is_healthy_through_the_gateway(running: Running) -> None:
     for service in NAMES:
         code, body = running.health(service)
@@ -166,13 +184,13 @@ def test_started_again_it_is_unchanged(running: Running) -> None:
     assert running.playbook("started", platform_port=running.port, platform_fault="none") == 0
     began = time.monotonic()
     assert running.act("up") == []
-    assert time.monotonic() - began < 5, "less than a second on an idle machine"
+    assert time.monotonic() - began < 1
 
 
 def test_killed_parts_are_started_again_and_nothing_is_lost(running: Running) -> None:
     keys = running.redis_cli("DBSIZE")
     for pid_file in ("nginx/master.pid", "redis/redis.pid", "services/chat-service/service.pid"):
-        os.kill(int((running.root / pid_file).read_text().split()[0]), signal.SIGKILL)
+        kill(int((running.root / pid_file).read_text().split()[0]))
     assert sorted(running.act("up")) == ["started chat-service", "started nginx", "started redis"]
     assert running.health("chat-service")[0] == 200
     assert running.redis_cli("DBSIZE") == keys
@@ -216,7 +234,7 @@ def test_certificate_near_its_end_is_served_and_renewed(running: Running) -> Non
 
 
 def test_corrupt_backup_differs_in_one_byte_of_the_newest_set(running: Running) -> None:
-    assert "make a backup first" in running.act("fault", "corrupt-backup", fails=True)[0]
+    assert "make a backup first" in running.refused("fault", "corrupt-backup")
     content = bytes(range(200))
     for name in ("20260101T000000Z", "20260102T000000Z", "20260103T000000Z.partial"):
         snapshot = running.root / "backups" / name / "redis" / "cache.rdb.zst"
@@ -241,7 +259,7 @@ def test_full_log_is_large_in_size_and_small_on_disk(running: Running) -> None:
 
 
 def test_unknown_fault_is_refused_with_those_that_there_are(running: Running) -> None:
-    assert "there are: service-down, service-hanging" in running.act("fault", "earthquake", fails=True)[0]
+    assert "there are: service-down, service-hanging" in running.refused("fault", "earthquake")
 
 
 def inventory(demo: Path) -> subprocess.CompletedProcess[str]:
@@ -308,16 +326,16 @@ def test_plain_user_without_an_emulator_has_all_the_rest(tmp_path_factory: pytes
     settings["env"] = {**settings.get("env", os.environ), "FIRESTORE_EMULATOR_JAR": str(demo / "missing.jar")}
     platform = Running(demo, free_port())
     try:
-        changes = platform.act("up", "--port", str(platform.port), **settings)
-        assert "started nginx" in changes and "started firestore" not in changes
+        first = platform.command_line("up", "--port", str(platform.port), **settings)
+        assert "started nginx" in first.stdout and "started firestore" not in first.stdout, first.stderr
         assert platform.health("auth-service")[0] == 200
-        assert platform.act("up", **settings) == []
+        assert json.loads(platform.command_line("up", **settings).stdout) == {"changes": []}
         kept = json.loads((platform.root / "platform.json").read_text())
         assert "missing.jar" in kept["firestore_missing"] and "firestore" not in kept["ports"]
         owners = {path.stat().st_uid for path in platform.root.rglob("*")}
         assert owners == {settings.get("user", os.geteuid())}
     finally:
-        platform.act("remove", **settings)
+        platform.command_line("remove", **settings)
     assert processes_below(demo) == []
 
 
@@ -326,11 +344,11 @@ def test_removed_it_leaves_no_process_and_no_file(running: Running) -> None:
     assert running.playbook("absent") == 1
     assert processes_below(running.root) == []
     assert not running.root.exists()
-    assert running.playbook("absent") == 0
+    assert running.act("remove") == []
 
 
 def test_folder_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "platform").mkdir()
     (tmp_path / "platform" / "letter.txt").write_text("dear")
-    assert "it is no platform's folder" in Running(tmp_path, 0).act("remove", fails=True)[0]
+    assert "it is no platform's folder" in Running(tmp_path, 0).refused("remove")
     assert (tmp_path / "platform" / "letter.txt").read_text() == "dear"
