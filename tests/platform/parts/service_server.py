@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+LOOPBACK = "127.0.0.1"
 # Answers a client might wait for at most while the service hangs.
 LONGEST_HANG_SECONDS = 120
 # The route's first segment: least and most milliseconds it takes.
@@ -34,6 +35,7 @@ class Service:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.name = settings["name"]
+        self.address = settings.get("address", LOOPBACK)
         self.port = settings["port"]
         self.pid_file = HERE / "service.pid"
         self.fault_file = HERE / "fault"
@@ -66,11 +68,11 @@ class Service:
         password = Path(self.redis["password_file"]).read_bytes().strip()
         words = [b"AUTH", password], [b"PING"]
         request = b"".join(_resp(*command) for command in words)
-        return b"+PONG" in _exchange(self.redis["port"], request, until=b"+PONG\r\n")
+        return b"+PONG" in _exchange(self.redis, request, until=b"+PONG\r\n")
 
     def _firestore_answers(self) -> bool:
         request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        return _exchange(self.firestore["port"], request, until=b"\r\n").startswith(b"HTTP/1.1 200")
+        return _exchange(self.firestore, request, until=b"\r\n").startswith(b"HTTP/1.1 200")
 
 
 def _resp(*words: bytes) -> bytes:
@@ -78,10 +80,10 @@ def _resp(*words: bytes) -> bytes:
     return b"*%d\r\n%s" % (len(words), parts)
 
 
-def _exchange(port: int, request: bytes, until: bytes) -> bytes:
-    """What a server of loopback answers, up to ``until``; nothing when it does not answer in time."""
+def _exchange(server: dict[str, Any], request: bytes, until: bytes) -> bytes:
+    """What a server (of loopback unless it has a host) answers, up to ``until``; nothing when it is not in time."""
     answer = b""
-    address = ("127.0.0.1", port)
+    address = (server.get("host", LOOPBACK), server["port"])
     with (
         contextlib.suppress(OSError),
         socket.create_connection(address, timeout=DEPENDENCY_TIMEOUT_SECONDS) as connection,
@@ -174,7 +176,7 @@ class Server(ThreadingHTTPServer):
 def main() -> None:
     service = Service(json.loads((HERE / "service.json").read_text()))
     handler = type("ServiceHandler", (Handler,), {"service": service})
-    server = Server(("127.0.0.1", service.port), handler)
+    server = Server((service.address, service.port), handler)
     # shutdown() waits for serve_forever(), which the signal has interrupted: it needs a thread of its own.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     service.pid_file.write_text(f"{os.getpid()}\n")
