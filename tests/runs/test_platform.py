@@ -14,9 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +61,10 @@ class Running:
         return done.stderr
 
     def command_line(
-        self, *words: str, python: str = sys.executable, **settings: Any
+        self, *words: str, prefix: Sequence[str] = (), **settings: Any
     ) -> subprocess.CompletedProcess[str]:
-        """The command line in a process of its own, as another user if need be."""
-        argv = [python, "-m", "tests.platform", *words, "--root", str(self.root)]
+        """The command line in a process of its own; ``prefix`` makes it another user's."""
+        argv = [*prefix, sys.executable, "-m", "tests.platform", *words, "--root", str(self.root)]
         return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, **settings)
 
     def playbook(self, state: str, **variables: Any) -> int:
@@ -301,41 +300,35 @@ def test_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
     assert started == []
 
 
-def as_plain_user(folder: Path) -> dict[str, Any]:
-    """Settings of subprocess.run and the interpreter for a user without rights, who owns the folder."""
+def as_plain_user(folder: Path) -> list[str]:
+    """Words that run a command as a user without rights, who owns the folder; none for who is no root anyway."""
     if os.geteuid() != 0:
-        return {"python": sys.executable}
+        return []
     os.chown(folder, NOBODY, NOBODY)
     for above in (folder, *folder.parents[:2]):
         above.chmod(0o755)
-    user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    # The interpreter of a virtual environment may lie in root's home; the packages of the environment do not.
-    packages = {"PYTHONPATH": sysconfig.get_path("purelib")}
-    for python, env in ((sys.executable, {}), ("/usr/bin/python3", packages)):
-        with contextlib.suppress(OSError):
-            settings = {**user, "python": python, "env": {**os.environ, **env}}
-            tried = Running(folder, 0).command_line("status", **settings)
-            if tried.returncode == 0:
-                return settings
-    pytest.skip(f"neither {sys.executable} nor /usr/bin/python3 runs it as a plain user: {tried.stderr[-200:]}")
+    # It may read everything, for interpreter and repository may lie in root's home, and has no other right.
+    reads = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]
+    bounds = ["--bounding-set=-all,+dac_read_search", "--clear-groups"]
+    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", *reads, *bounds]
 
 
 def test_plain_user_without_an_emulator_has_all_the_rest(tmp_path_factory: pytest.TempPathFactory) -> None:
     demo = tmp_path_factory.mktemp("plain")
-    settings = as_plain_user(demo)
-    settings["env"] = {**settings.get("env", os.environ), "FIRESTORE_EMULATOR_JAR": str(demo / "missing.jar")}
+    prefix = as_plain_user(demo)
     platform = Running(demo, free_port())
+    missing = {**os.environ, "FIRESTORE_EMULATOR_JAR": str(demo / "missing.jar")}
     try:
-        first = platform.command_line("up", "--port", str(platform.port), **settings)
+        first = platform.command_line("up", "--port", str(platform.port), prefix=prefix, env=missing)
         assert "started nginx" in first.stdout and "started firestore" not in first.stdout, first.stderr
         assert platform.health("auth-service")[0] == 200
-        assert json.loads(platform.command_line("up", **settings).stdout) == {"changes": []}
+        assert json.loads(platform.command_line("up", prefix=prefix, env=missing).stdout) == {"changes": []}
         kept = json.loads((platform.root / "platform.json").read_text())
         assert "missing.jar" in kept["firestore_missing"] and "firestore" not in kept["ports"]
         owners = {path.stat().st_uid for path in platform.root.rglob("*")}
-        assert owners == {settings.get("user", os.geteuid())}
+        assert owners == {NOBODY if prefix else os.geteuid()}
     finally:
-        platform.command_line("remove", **settings)
+        platform.command_line("remove", prefix=prefix)
     assert processes_below(demo) == []
 
 
