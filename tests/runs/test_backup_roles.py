@@ -1,0 +1,263 @@
+"""The roles database_backup and backup_verification against a real Redis, Firestore emulator and bucket."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fixtures.firestore import BUCKET, FirestoreStandIn
+from tests.harness import ROOT
+from tests.platform.parts.redis import RedisServer, seed
+
+ANSIBLE_PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
+PASSWORD = "correct horse battery"
+
+
+@dataclass
+class Site:
+    """A catalogue, and a folder in which its playbooks run."""
+
+    folder: Path
+    catalogue: dict[str, Any]
+    output: str = ""
+    variables: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "backups"
+
+    def start(self, role: str, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
+        (self.folder / "outcome.json").unlink(missing_ok=True)
+        outcome = {
+            "dest": str(self.folder / "outcome.json"),
+            "content": "{{ upkeep_outcome | to_json }}",
+            "mode": "0600",
+        }
+        keep = {"ansible.builtin.copy": outcome, "check_mode": False}
+        play = {
+            "hosts": "localhost",
+            "connection": "local",
+            "gather_facts": False,
+            "vars": {"ansible_python_interpreter": sys.executable, **self.catalogue, **variables},
+            "tasks": [
+                {
+                    "block": [{"ansible.builtin.include_role": {"name": f"upkeep.ops.{role}"}}],
+                    "always": [{**keep, "when": "upkeep_outcome is defined"}],
+                }
+            ],
+        }
+        playbook = self.folder / "play.yml"
+        playbook.write_text(yaml.safe_dump([play], sort_keys=False))
+        return subprocess.Popen(
+            [ANSIBLE_PLAYBOOK, "-i", "localhost,", *arguments, playbook],
+            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1"},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, role: str, *arguments: str, rc: int = 0, **variables: Any) -> dict[str, Any]:
+        """The outcome of a role that ended with ``rc``."""
+        run = self.start(role, *arguments, **variables)
+        self.output = run.communicate(timeout=120)[0]
+        assert run.returncode == rc, self.output
+        assert PASSWORD not in self.output
+        return dict(json.loads((self.folder / "outcome.json").read_text()))
+
+    def sets(self) -> list[Path]:
+        return sorted(path for path in self.root.iterdir() if re.fullmatch(r"\d{8}T\d{6}Z", path.name))
+
+
+def finding(outcome: dict[str, Any], check: str, subject: str = "backup") -> dict[str, Any]:
+    (found,) = [entry for entry in outcome["findings"] if (entry["check"], entry["subject"]) == (check, subject)]
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def redis_of_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis"), password=PASSWORD) as server:
+        seed(server.client(), 500)
+        yield server
+
+
+@pytest.fixture
+def redis_only(tmp_path: Path, redis_of_site: RedisServer) -> Site:
+    server = {"name": "cache", "use": "cache", "host": "127.0.0.1", "port": redis_of_site.port, "password": PASSWORD}
+    backup = {"root": str(tmp_path / "backups"), "max_age": "26h", "compression": "zstd"}
+    return Site(tmp_path, {"upkeep_site": "test", "upkeep_backup": backup, "upkeep_redis": [server]})
+
+
+@pytest.fixture
+def site(redis_only: Site, firestore: FirestoreStandIn) -> Site:
+    database = {**firestore.connection, "name": "main", "database": "(default)", "collections": []}
+    database["bucket"] = f"gs://{BUCKET}/{redis_only.folder.name}"
+    redis_only.catalogue["upkeep_firestore"] = [database]
+    return redis_only
+
+
+def test_a_backup_is_made_verified_found_young_and_proved_again(site: Site, firestore: FirestoreStandIn) -> None:
+    foretold = site.run("database_backup", "--check")
+    assert foretold["changes"] == ["a new set would be made of redis:cache, firestore:main"]
+    assert not site.root.exists()
+
+    made = site.run("database_backup")
+    (folder,) = site.sets()
+    assert made["changes"] == [f"set {folder.name} was made of redis:cache, firestore:main"]
+    assert made["artifacts"]["backup_set"] == folder.name and made["artifacts"]["backup_bytes"] > 1000
+    assert {entry["status"] for entry in made["findings"]} == {"ok"}, made
+    assert finding(made, "snapshot_format", "redis:cache") and finding(made, "backup_verified")["status"] == "ok"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    redis_part, firestore_part = manifest["parts"]
+    assert redis_part["details"]["databases"]["0"]["keys"] == 501
+    assert firestore_part["details"]["documents"] == firestore.documents
+    assert firestore_part["details"]["output_uri_prefix"].endswith(f"/{folder.name}/main")
+    assert not [path for path in folder.rglob("*") if path.stat().st_mode & 0o077]
+    rdb = site.folder / "witness.rdb"
+    with rdb.open("wb") as stream:
+        subprocess.run(["zstd", "-dc", folder / "redis/cache.rdb.zst"], stdout=stream, check=True)
+    witness = subprocess.run(["redis-check-rdb", rdb], capture_output=True, text=True, check=True)
+    assert "Checksum OK" in witness.stdout
+
+    again = site.run("database_backup")
+    assert again["changes"] == [] and "no new one is due" in finding(again, "backup_made")["summary"]
+    assert again["artifacts"]["backup_set"] == folder.name and site.sets() == [folder]
+
+    verified = site.run("backup_verification")
+    assert {entry["status"] for entry in verified["findings"]} == {"ok"}, verified
+    assert finding(verified, "snapshot_load", "redis:cache")["subject"] == "redis:cache"
+    assert finding(verified, "export_content", "firestore:main")["value"] == firestore.documents
+    assert verified["artifacts"] == {"backup_set": folder.name, "backup_level": "3", "backup_result": "passed"} or (
+        verified["artifacts"]["backup_level"] == 3
+    )
+    judgements = json.loads((folder / "verification.json").read_text())["judgements"]
+    assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (3, "passed")]
+
+
+def test_a_spoiled_set_is_marked_told_and_replaced(site: Site, firestore: FirestoreStandIn) -> None:
+    site.run("database_backup")
+    (folder,) = site.sets()
+    path = folder / "redis/cache.rdb.zst"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    uri = json.loads((folder / "firestore/main.json").read_text())["output_uri_prefix"]
+    output = next(name for name in firestore.objects(uri) if "/output-" in name)
+    firestore.put(uri, output, firestore.objects(uri)[output][:-20])
+
+    found = site.run("backup_verification", rc=2)
+    assert finding(found, "backup_bytes", "redis:cache")["status"] == "critical"
+    assert finding(found, "export_content", "firestore:main")["status"] == "critical"
+    assert "recovery will not choose this set" in finding(found, "backup_verified")["hint"]
+    assert "another sha256" in site.output
+
+    site.run("database_backup")
+    assert len(site.sets()) == 2, "a failed set makes no new one needless, and is kept"
+    assert finding(site.run("backup_verification"), "backup_present")["status"] == "ok"
+
+
+def test_no_set_and_an_old_set_are_critical(redis_only: Site) -> None:
+    found = site_outcome = redis_only.run("backup_verification", rc=2)
+    assert finding(found, "backup_present")["status"] == "critical" and site_outcome["changes"] == []
+    redis_only.run("database_backup")
+    time.sleep(1.1)
+    old = redis_only.run("backup_verification", rc=2, backup_verification_max_age="1s")
+    assert finding(old, "backup_age")["status"] == "critical"
+    never = redis_only.run("backup_verification", backup_verification_max_age="1s", upkeep_fail_on="never")
+    assert finding(never, "backup_age")["status"] == "critical"
+
+
+def test_without_firestore_in_the_catalogue_the_finding_says_so(redis_only: Site) -> None:
+    made = redis_only.run("database_backup")
+    assert "Firestore is not in the catalogue and was left out" in finding(made, "backup_made")["summary"]
+
+
+def test_a_wrong_password_leaves_nothing_and_is_named(redis_only: Site) -> None:
+    redis_only.run("database_backup")
+    redis_only.catalogue["upkeep_redis"][0]["password"] = "wrong"
+    failed = redis_only.run("database_backup", rc=2, database_backup_max_age="0s")
+    made = finding(failed, "backup_made")
+    assert made["status"] == "critical" and "Take the Redis snapshots" in made["summary"]
+    assert "password" in made["summary"].lower()
+    assert len(redis_only.sets()) == 1 and not list(redis_only.root.glob("*.partial"))
+    assert not (redis_only.root / ".lock").exists()
+    told = redis_only.run("database_backup", "--check", rc=2, database_backup_max_age="0s")
+    assert finding(told, "backup_made")["status"] == "critical"
+
+
+def test_a_failing_export_leaves_no_set(site: Site, firestore: FirestoreStandIn) -> None:
+    firestore.bridge.configure(outcome="failure")
+    failed = site.run("database_backup", rc=2)
+    assert "Export the Firestore databases" in finding(failed, "backup_made")["summary"]
+    assert site.sets() == [] and not list(site.root.glob(".lock")) and not list(site.root.glob("*.partial"))
+
+
+def test_an_empty_catalogue_is_no_backup(tmp_path: Path) -> None:
+    site = Site(tmp_path, {"upkeep_backup": {"root": str(tmp_path / "backups")}})
+    assert "nothing to back up" in finding(site.run("database_backup", rc=2), "backup_made")["summary"]
+
+
+def test_without_a_redis_server_it_is_unknown_whether_the_snapshot_loads(redis_only: Site) -> None:
+    redis_only.run("database_backup")
+    found = redis_only.run("backup_verification", backup_verification_server_binary="/nowhere/redis-server")
+    assert finding(found, "backup_verified")["status"] == "unknown"
+    assert finding(found, "snapshot_format", "redis:cache")["status"] == "ok"
+
+
+def test_a_run_that_was_killed_is_told_and_does_not_stop_the_next(site: Site, firestore: FirestoreStandIn) -> None:
+    firestore.bridge.configure(delay=60)
+    run = site.start("database_backup")
+    try:
+        _wait_until(lambda: bool(list(site.root.glob("*.partial/redis/cache.rdb.zst"))), run)
+        rival = site.run("database_backup", rc=2)
+        assert f"process {run.pid}" in finding(rival, "backup_made")["summary"]
+    finally:
+        for pid in _family(run.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.communicate()
+    firestore.bridge.configure()
+    left = finding(site.run("backup_verification", rc=2), "backup_leftovers")
+    assert left["status"] == "warning" and "dead runs" in left["summary"]
+    made = site.run("database_backup", database_backup_leftover_age="0s")
+    assert len(site.sets()) == 1 and made["changes"]
+    assert finding(site.run("backup_verification"), "backup_leftovers")["status"] == "ok"
+
+
+def test_a_set_of_a_server_that_was_added_later(redis_only: Site) -> None:
+    redis_only.run("database_backup")
+    redis_only.catalogue["upkeep_redis"].append({"name": "sessions", "host": "127.0.0.1", "port": 1})
+    found = redis_only.run("backup_verification", rc=2)
+    assert finding(found, "backup_part", "redis:sessions")["status"] == "critical"
+    shutil.rmtree(redis_only.root)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [pid, *(member for child in children for member in _family(int(child)))]
+
+
+def _wait_until(condition: Any, run: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
