@@ -28,6 +28,7 @@ CONNECTION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "impersonate_service_account": {"type": "str"},
 }
 
+_VARIABLES = {"emulator_host": "FIRESTORE_EMULATOR_HOST", "storage_endpoint": "STORAGE_EMULATOR_HOST"}
 _STAND_INS = ("emulator_host", "admin_endpoint", "storage_endpoint")
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
@@ -58,9 +59,10 @@ class Target:
 
         Raises ValueError when only some stand-ins are named, or credentials beside them.
         """
-        found = {name: options.get(name) or "" for name in CONNECTION_OPTIONS}
-        found["emulator_host"] = found["emulator_host"] or environment.get("FIRESTORE_EMULATOR_HOST", "")
-        found["storage_endpoint"] = found["storage_endpoint"] or environment.get("STORAGE_EMULATOR_HOST", "")
+        found = {name: options[name] for name in CONNECTION_OPTIONS if options.get(name)}
+        for name, variable in _VARIABLES.items():
+            if variable in environment:
+                found.setdefault(name, environment[variable])
         target = cls(**found)
         target._must_be_all_or_nothing()
         return target
@@ -167,7 +169,9 @@ def storage_client(target: Target) -> Any:
 
 
 def _plain_channel(endpoint: str) -> Any:
-    return load("grpc").insecure_channel(endpoint, options=[("grpc.enable_http_proxy", 0)])
+    """Without TLS, past proxies, and on connections of its own: shared ones remember failures for a while."""
+    options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+    return load("grpc").insecure_channel(endpoint, options=options)
 
 
 @contextmanager

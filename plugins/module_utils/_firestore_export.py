@@ -72,7 +72,9 @@ class Exporter:
 
     def plan(self) -> Plan:
         """Raises FirestoreAccessError, ExportFailedError, ExportFormatError."""
-        return make_plan(self._request, self._admin.exports(), self._metadata(self._request.uri))
+        # In this order: an export that ends in between is then resumed, and never started a second time.
+        exports = list(self._admin.exports())
+        return make_plan(self._request, exports, self._metadata(self._request.uri))
 
     def predict(self, plan: Plan) -> dict[str, Any]:
         """What the module returns in check mode of a plan other than FOUND. Raises FirestoreAccessError."""

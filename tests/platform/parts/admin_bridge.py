@@ -73,7 +73,10 @@ class AdminBridge:
         return accepts(self.rest_port) and accepts(self.grpc_port)
 
     def configure(self, *, delay: float = 0, outcome: str = "success") -> None:
-        """From now on operations take ``delay`` seconds and end as ``outcome`` says, one of OUTCOMES."""
+        """Operations take ``delay`` seconds, also those that are going, and new ones end as ``outcome`` says.
+
+        ``outcome`` is one of OUTCOMES.
+        """
         settings = json.dumps({"delay": delay, "outcome": outcome}).encode()
         request = urllib.request.Request(f"{self.url}/settings", method="PUT", data=settings)
         try:

@@ -15,6 +15,7 @@ import json
 import re
 import tempfile
 import threading
+import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable
@@ -87,10 +88,12 @@ class Job:
     final_state: Any = operation.OperationState.SUCCESSFUL
     cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def pause(self, seconds: float) -> None:
-        """Let time pass. Raises ApiError as soon as the operation is cancelled."""
-        if self.cancelled.wait(seconds):
-            raise ApiError("CANCELLED", "The operation was cancelled.")
+    def pause(self, settings: Settings) -> None:
+        """Let the delay pass, which may be changed meanwhile. Raises ApiError when the operation is cancelled."""
+        started = time.monotonic()
+        while time.monotonic() - started < settings.delay:
+            if self.cancelled.wait(0.02):
+                raise ApiError("CANCELLED", "The operation was cancelled.")
 
     def progress(self, documents: int, size: int, *, finished: bool) -> None:
         for name, amount in (("progress_documents", documents), ("progress_bytes", size)):
@@ -188,15 +191,15 @@ class FirestoreAdmin:
             output_uri_prefix=uri,
             snapshot_time=request.snapshot_time if request.HasField("snapshot_time") else None,
         )
-        settings = Settings(self.settings.delay, self.settings.outcome)
+        outcome = self.settings.outcome
 
         def work(job: Job) -> Any:
-            self._export(job, settings, request, (bucket, prefix))
+            self._export(job, outcome, request, (bucket, prefix))
             return operation.ExportDocumentsResponse.pb()(output_uri_prefix=uri)
 
         return self.operations.start(request.name, metadata, work)
 
-    def _export(self, job: Job, settings: Settings, request: Any, target: tuple[str, str]) -> None:
+    def _export(self, job: Job, outcome: str, request: Any, target: tuple[str, str]) -> None:
         """Outputs first, the overall metadata last: until then there is nothing that could be imported."""
         bucket, prefix = target
         with tempfile.TemporaryDirectory() as temporary:
@@ -205,14 +208,14 @@ class FirestoreAdmin:
             written = read_metadata(read, overall.relative_to(temporary).as_posix())
             job.progress(written.documents, written.bytes, finished=False)
             self._upload(bucket, prefix, (path for path in _files(overall.parent) if path != overall), overall.parent)
-            job.pause(settings.delay)
-            if settings.outcome == "failure":
+            job.pause(self.settings)
+            if outcome == "failure":
                 raise ApiError("INTERNAL", "The export failed, as it was told to.")
-            if settings.outcome == "cancelled":
+            if outcome == "cancelled":
                 raise ApiError("CANCELLED", "The operation was cancelled.")
-            if settings.outcome == "unfinished":
+            if outcome == "unfinished":
                 job.final_state = _PROCESSING
-            if settings.outcome != "no_metadata":
+            if outcome != "no_metadata":
                 self._upload(bucket, prefix, [overall], overall.parent)
             job.progress(written.documents, written.bytes, finished=True)
 
@@ -241,10 +244,9 @@ class FirestoreAdmin:
             namespace_ids=request.namespace_ids,
             input_uri_prefix=request.input_uri_prefix,
         )
-        delay = self.settings.delay
 
         def work(job: Job) -> empty_pb2.Empty:
-            job.pause(delay)
+            job.pause(self.settings)
             self._import(job, request, bucket, prefix)
             return empty_pb2.Empty()
 
