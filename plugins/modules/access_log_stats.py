@@ -152,25 +152,25 @@ routes:
       description: Requests in the period.
       type: int
     rate:
-      description: Requests a second, from the first to the last request of the period. None when that is no time.
+      description: Requests a second, from the first to the last request of the period. It is null when that is no time.
       type: float
     timed:
       description: Requests that were logged with a response time.
       type: int
     p50_ms:
-      description: Median of the response time in milliseconds. None when there are no response times.
+      description: Median of the response time in milliseconds. It is null when there are no response times, as the other times are.
       type: int
     p95_ms:
-      description: 95th percentile of the response time.
+      description: 95th percentile of the response time, or null.
       type: int
     p99_ms:
-      description: 99th percentile of the response time.
+      description: 99th percentile of the response time, or null.
       type: int
     max_ms:
-      description: The longest response time.
+      description: The longest response time, or null.
       type: int
     upstream_p95_ms:
-      description: 95th percentile of the time that the service behind the gateway took.
+      description: 95th percentile of the time that the service behind the gateway took, or null.
       type: int
     client_errors:
       description: Answers with a 4xx status.
