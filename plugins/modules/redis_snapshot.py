@@ -186,6 +186,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._compression import (
     checked_level,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
+from ansible_collections.upkeep.ops.plugins.module_utils._memory import keep_large_blocks
 from ansible_collections.upkeep.ops.plugins.module_utils._progress import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._rdb import RdbError
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import (
@@ -229,6 +230,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     stop_by_exception()
+    keep_large_blocks()
     login = Login.of(module.params)
     errors = (ReplicationError, RdbError, CompressionError, SnapshotError)
     try:

@@ -141,6 +141,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._memory import keep_large_blocks
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_verify import Order, verify
 from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import Patience
@@ -166,6 +167,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     stop_by_exception()
+    keep_large_blocks()
     options = module.params
     order = Order(
         path=options["path"],
