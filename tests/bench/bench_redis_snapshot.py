@@ -21,10 +21,10 @@ _TURNS = 5
 
 def rows() -> list[Row]:
     """All comparisons; takes about a minute and a half."""
-    with tempfile.TemporaryDirectory(prefix="upkeep-bench-") as name:
-        with RedisServer(Path(name) / "server", password="bench") as server:
-            seed(server.client(), KEYS)
-            return list(_Bench(server, Path(name)).rows())
+    folder = tempfile.TemporaryDirectory(prefix="upkeep-bench-")
+    with folder as name, RedisServer(Path(name) / "server", password="bench") as server:
+        seed(server.client(), KEYS)
+        return list(_Bench(server, Path(name)).rows())
 
 
 class _Bench:
