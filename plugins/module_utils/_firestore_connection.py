@@ -117,8 +117,8 @@ def credentials(target: Target) -> Any:
         return load("google.auth", "credentials").AnonymousCredentials()
     try:
         if target.service_account_file:
-            of_file = load("google.auth").load_credentials_from_file
-            found, _ = of_file(target.service_account_file, scopes=_SCOPES)
+            accounts = load("google.oauth2", "service_account").Credentials
+            found = accounts.from_service_account_file(target.service_account_file, scopes=_SCOPES)
         else:
             found, _ = auth.default(scopes=_SCOPES)
     except (load("google.auth", "exceptions").GoogleAuthError, OSError, ValueError) as error:

@@ -41,6 +41,15 @@ def write_export(folder: Path, groups: Mapping[str, Sequence[bytes]], outputs: i
     return overall
 
 
+def document(path: Sequence[tuple[str, str]], payload: bytes = b"") -> bytes:
+    """A document's message: its key, and ``payload`` as the one property, which nobody reads."""
+    elements = b"".join(
+        _varint(1 << 3 | 3) + _field(2, group.encode()) + _field(4, name.encode()) + _varint(1 << 3 | 4)
+        for group, name in path
+    )
+    return _field(13, _field(14, elements)) + _field(15, payload)
+
+
 def write_log(path: Path, records: Iterable[bytes]) -> int:
     """Write a LevelDB log; returns its size in bytes."""
     log = bytearray()
