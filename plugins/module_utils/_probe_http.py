@@ -61,7 +61,9 @@ def http_prober(connector: Connector) -> Prober:
     # requests' own dependency; its answers are built from urllib3's.
     from urllib3.response import HTTPResponse
 
-    class Adapter(requests.adapters.HTTPAdapter):  # type: ignore[misc,name-defined]
+    build_response = requests.adapters.HTTPAdapter().build_response
+
+    class Adapter(requests.adapters.BaseAdapter):  # type: ignore[misc,name-defined]
         """Sends the requests of one attempt, each over a connection of its own."""
 
         def __init__(self, probe: Probe, trace: Trace) -> None:
@@ -82,7 +84,9 @@ def http_prober(connector: Connector) -> Prober:
                 enforce_content_length=False,
                 original_response=answer,
             )
-            return self.build_response(request, raw)
+            response = build_response(request, raw)
+            response.connection = self  # the answer to a challenge goes the same way
+            return response
 
         def _ask(self, request: Any) -> http.client.HTTPResponse:
             connection = _connection(request.url, self._probe, connector, self._trace)
@@ -93,7 +97,6 @@ def http_prober(connector: Connector) -> Prober:
         def close(self) -> None:
             for connection in self._connections:
                 connection.close()
-            super().close()
 
     def probe_http(probe: Probe, trace: Trace) -> str:
         adapter = Adapter(probe, trace)
@@ -171,9 +174,10 @@ def _headers_for(request: Any, probe: Probe) -> dict[str, str]:
 def _auth(requests: Any, probe: Probe) -> Any:
     if not probe.username:
         return None
-    scheme = requests.auth.HTTPDigestAuth if probe.auth_scheme == "digest" else requests.auth.HTTPBasicAuth
+    if probe.auth_scheme == "digest":
+        return requests.auth.HTTPDigestAuth(probe.username, probe.password)
     # requests encodes text as Latin-1, which servers of today take for UTF-8.
-    return scheme(probe.username.encode(), probe.password.encode())
+    return requests.auth.HTTPBasicAuth(probe.username.encode(), probe.password.encode())
 
 
 def _read(response: Any, cap: int) -> bytes:

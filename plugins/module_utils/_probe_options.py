@@ -14,6 +14,71 @@ from urllib.parse import urlsplit
 from ansible_collections.upkeep.ops.plugins.module_utils._probe import Probe
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import parse_path, parse_ranges
 
+_TYPES = ["http", "https", "tcp", "tls", "redis", "firestore", "process", "command"]
+#: Argument spec of the option probes; documented by service_health.
+PROBES_OPTION: Mapping[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "required": True,
+    "options": {
+        "name": {"type": "str", "required": True},
+        "type": {"type": "str", "choices": _TYPES, "default": "http"},
+        "critical": {"type": "bool", "default": True},
+        "depends_on": {"type": "list", "elements": "str", "default": []},
+        "timeout": {"type": "float"},
+        "attempts": {"type": "int", "default": 1},
+        "interval": {"type": "float", "default": 1},
+        "latency_warning_ms": {"type": "float"},
+        "latency_critical_ms": {"type": "float"},
+        "url": {"type": "str"},
+        "method": {"type": "str", "default": "GET"},
+        "headers": {"type": "dict", "default": {}},
+        "secret_headers": {"type": "dict", "no_log": True},
+        "body": {"type": "raw"},
+        "username": {"type": "str"},
+        "password": {"type": "str", "no_log": True},
+        "auth_scheme": {"type": "str", "choices": ["basic", "digest"], "default": "basic"},
+        "token": {"type": "str", "no_log": True},
+        "status": {"type": "list", "elements": "str", "default": ["200-299"]},
+        "regex": {"type": "str"},
+        "json": {"type": "dict", "default": {}},
+        "max_bytes": {"type": "int", "default": 65536},
+        "follow_redirects": {"type": "bool", "default": True},
+        "max_redirects": {"type": "int", "default": 5},
+        "host": {"type": "str"},
+        "port": {"type": "int"},
+        "unix_socket": {"type": "path"},
+        "ip_version": {"type": "str", "choices": ["any", "ipv4", "ipv6"], "default": "any"},
+        "tls": {"type": "bool", "default": False},
+        "server_name": {"type": "str"},
+        "validate_certs": {"type": "bool", "default": True},
+        "ca_certs": {"type": "path"},
+        "client_cert_file": {"type": "path"},
+        "client_key_file": {"type": "path", "no_log": False},
+        "certificate_warning_days": {"type": "float"},
+        "certificate_critical_days": {"type": "float"},
+        "project": {"type": "str"},
+        "database": {"type": "str", "default": "(default)"},
+        "emulator_host": {"type": "str"},
+        "service_account_file": {"type": "path"},
+        "pid_file": {"type": "path"},
+        "unit": {"type": "str"},
+        "argv": {"type": "list", "elements": "str"},
+        "rc": {"type": "list", "elements": "int", "default": [0]},
+    },
+    "required_if": [
+        ("type", "http", ["url"]),
+        ("type", "https", ["url"]),
+        ("type", "tcp", ["host", "unix_socket"], True),
+        ("type", "tls", ["host", "unix_socket"], True),
+        ("type", "redis", ["host", "unix_socket"], True),
+        ("type", "firestore", ["project"]),
+        ("type", "process", ["pid_file", "unit"], True),
+        ("type", "command", ["argv"]),
+    ],
+    "mutually_exclusive": [("pid_file", "unit"), ("token", "username"), ("host", "unix_socket")],
+}
+
 
 def probe_from_options(options: Mapping[str, Any], default_timeout: float) -> Probe:
     """The probe of one item of the module's option; what is None keeps its default."""
@@ -23,6 +88,19 @@ def probe_from_options(options: Mapping[str, Any], default_timeout: float) -> Pr
         if value is not None
     }
     return Probe(**{"timeout": default_timeout, **given})
+
+
+def as_written(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's arguments with probes that name only what differs from the defaults.
+
+    A thousand probes with forty options each would be most of the answer.
+    """
+    options = PROBES_OPTION["options"]
+    probes = [
+        {name: value for name, value in probe.items() if value != options[name].get("default")}
+        for probe in params["probes"]
+    ]
+    return {**params, "probes": probes}
 
 
 def problems(probes: Sequence[Probe]) -> list[str]:

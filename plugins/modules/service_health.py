@@ -222,9 +222,7 @@ options:
         elements: int
         default: [0]
 seealso:
-  - name: Role upkeep.ops.health_check
-    description: Builds the probes from the catalogue of a site.
-    link: https://github.com/upkeep-ops/upkeep.ops/tree/main/roles/health_check
+  - module: upkeep.ops.cert_expiry
 """
 
 EXAMPLES = r"""
@@ -353,80 +351,21 @@ probes:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_options import probe_from_options, problems
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_options import (
+    PROBES_OPTION,
+    as_written,
+    probe_from_options,
+    problems,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_rounds import Runner, make_probers
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_verdict import details, findings
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
-
-_TYPES = ["http", "https", "tcp", "tls", "redis", "firestore", "process", "command"]
-_PROBE = {
-    "type": "list",
-    "elements": "dict",
-    "required": True,
-    "options": {
-        "name": {"type": "str", "required": True},
-        "type": {"type": "str", "choices": _TYPES, "default": "http"},
-        "critical": {"type": "bool", "default": True},
-        "depends_on": {"type": "list", "elements": "str", "default": []},
-        "timeout": {"type": "float"},
-        "attempts": {"type": "int", "default": 1},
-        "interval": {"type": "float", "default": 1},
-        "latency_warning_ms": {"type": "float"},
-        "latency_critical_ms": {"type": "float"},
-        "url": {"type": "str"},
-        "method": {"type": "str", "default": "GET"},
-        "headers": {"type": "dict", "default": {}},
-        "secret_headers": {"type": "dict", "no_log": True},
-        "body": {"type": "raw"},
-        "username": {"type": "str"},
-        "password": {"type": "str", "no_log": True},
-        "auth_scheme": {"type": "str", "choices": ["basic", "digest"], "default": "basic"},
-        "token": {"type": "str", "no_log": True},
-        "status": {"type": "list", "elements": "str", "default": ["200-299"]},
-        "regex": {"type": "str"},
-        "json": {"type": "dict", "default": {}},
-        "max_bytes": {"type": "int", "default": 65536},
-        "follow_redirects": {"type": "bool", "default": True},
-        "max_redirects": {"type": "int", "default": 5},
-        "host": {"type": "str"},
-        "port": {"type": "int"},
-        "unix_socket": {"type": "path"},
-        "ip_version": {"type": "str", "choices": ["any", "ipv4", "ipv6"], "default": "any"},
-        "tls": {"type": "bool", "default": False},
-        "server_name": {"type": "str"},
-        "validate_certs": {"type": "bool", "default": True},
-        "ca_certs": {"type": "path"},
-        "client_cert_file": {"type": "path"},
-        "client_key_file": {"type": "path", "no_log": False},
-        "certificate_warning_days": {"type": "float"},
-        "certificate_critical_days": {"type": "float"},
-        "project": {"type": "str"},
-        "database": {"type": "str", "default": "(default)"},
-        "emulator_host": {"type": "str"},
-        "service_account_file": {"type": "path"},
-        "pid_file": {"type": "path"},
-        "unit": {"type": "str"},
-        "argv": {"type": "list", "elements": "str"},
-        "rc": {"type": "list", "elements": "int", "default": [0]},
-    },
-    "required_if": [
-        ("type", "http", ["url"]),
-        ("type", "https", ["url"]),
-        ("type", "tcp", ["host", "unix_socket"], True),
-        ("type", "tls", ["host", "unix_socket"], True),
-        ("type", "redis", ["host", "unix_socket"], True),
-        ("type", "firestore", ["project"]),
-        ("type", "process", ["pid_file", "unit"], True),
-        ("type", "command", ["argv"]),
-    ],
-    "mutually_exclusive": [("pid_file", "unit"), ("token", "username"), ("host", "unix_socket")],
-}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "probes": _PROBE,
+            "probes": PROBES_OPTION,
             "concurrency": {"type": "int", "default": 20},
             "timeout": {"type": "float", "default": 10},
             "fail_on": FAIL_ON_OPTION,
@@ -439,7 +378,12 @@ def main() -> None:
         module.fail_json(msg="; ".join(wrong))
     runner = Runner(make_probers(probes, Connector()), module.params["concurrency"])
     results = runner.run(probes)
-    exit_with_findings(module, findings(results, utc_now()), probes=[details(result) for result in results])
+    exit_with_findings(
+        module,
+        findings(results, utc_now()),
+        probes=[details(result) for result in results],
+        invocation={"module_args": as_written(module.params)},
+    )
 
 
 if __name__ == "__main__":
