@@ -18,7 +18,7 @@ import pytest
 
 from tests.examples import run_examples
 from tests.fixtures.redis import RedisFactory
-from tests.harness import run_module, start_module
+from tests.harness import ROOT, run_module, start_module
 from tests.platform.parts.certificates import CertificateAuthority
 from tests.platform.parts.fault_proxy import FaultProxy
 from tests.platform.parts.redis import RedisServer, ServerTls, seed
@@ -166,6 +166,7 @@ def test_a_replica_is_taken_while_its_link_is_up(start_redis: RedisFactory, dest
     whole = dest.read_bytes()
     refused = snapshot(replica, dest)
     assert "replica whose link to its master is down" in refused["msg"]
+    assert "replica whose link to its master is down" in snapshot(replica, dest, check=True)["msg"]
     assert dest.read_bytes() == whole
 
 
@@ -344,6 +345,31 @@ def test_a_killed_module_is_cleaned_up_after_by_the_next(slow_redis: RedisServer
     assert snapshot(slow_redis, dest)["changed"] is True
     assert leftovers(dest) == [foreign.name]
     foreign.unlink()
+    assert_sound(dest, tmp_path, 2021)
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_killed_between_the_renames_it_leaves_no_lying_pair(
+    seeded_redis: RedisServer, dest: Path, tmp_path: Path, renames: int
+) -> None:
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import itertools, os, signal\n"
+        "rename, calls = os.replace, itertools.count()\n"
+        "def replace(*paths):\n"
+        f"    if next(calls) == {renames}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    rename(*paths)\n"
+        "os.replace = replace\n"
+    )
+    options = {**seeded_redis.connection(), "dest": str(dest), "compression": "none"}
+    process = start_module("redis_snapshot", options, env={"PYTHONPATH": f"{hook}:{ROOT / 'collections'}"})
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert (dest.read_bytes() == OLDER) == (renames == 0)
+    assert not Path(f"{dest}.json").exists()
+    assert snapshot(seeded_redis, dest, max_age="1h")["changed"] is True
     assert_sound(dest, tmp_path, 2021)
 
 
