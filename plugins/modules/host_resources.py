@@ -178,7 +178,7 @@ cpu:
     averages of 1, 5 and 15 minutes, the number of C(cores) and C(load_per_core).
   returned: always
   type: dict
-  sample: {used_percent: 12.5, iowait_percent: 0.1, steal_percent: 0, load: [0.5, 0.4, 0.3], cores: 4, load_per_core: 0.1}
+  sample: {used_percent: 12.5, iowait_percent: 0, steal_percent: 0, load: [0.5, 0.4, 0.3], cores: 4, load_per_core: 0.1}
 memory:
   description: Bytes of memory and swap, and their use in percent.
   returned: always
