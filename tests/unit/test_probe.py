@@ -24,7 +24,12 @@ from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import bo
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import not_after
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_http import endpoint_of
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_local import _judge_unit
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_options import find_circle, probe_from_options, problems
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_options import (
+    as_written,
+    find_circle,
+    probe_from_options,
+    problems,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_rounds import Result, Runner
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_verdict import findings
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -183,6 +188,14 @@ def test_options_become_probes() -> None:
     assert problems([Probe("a", type="tcp", timeout=0)]) == [
         "a: timeout, attempts and max_bytes must be above 0, interval must not be below"
     ]
+
+
+def test_the_invocation_names_what_was_written() -> None:
+    params = {
+        "timeout": 10,
+        "probes": [{"name": "a", "type": "http", "method": "HEAD", "status": ["200-299"], "body": None}],
+    }
+    assert as_written(params) == {"timeout": 10, "probes": [{"name": "a", "method": "HEAD"}]}
 
 
 def test_where_a_url_is_asked() -> None:
