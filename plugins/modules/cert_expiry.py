@@ -193,6 +193,7 @@ summary:
   type: str
 """
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -286,6 +287,8 @@ def main() -> None:
         load("cryptography")
         check_limit(module.params["warning"])
         check_limit(module.params["critical"])
+        # Thousands of small objects that all live to the end: to look for garbage among them is a tenth of the time.
+        gc.disable()
         judge = judged(module.params)
     except (MissingDependencyError, ValueError) as error:
         module.fail_json(msg=str(error))
