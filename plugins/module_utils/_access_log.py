@@ -315,6 +315,7 @@ class FileReport:
     malformed: int = 0
     bytes_read: int = 0
     complete: bool = True
+    missing: bool = False
     problem: str = ""
 
 
@@ -327,7 +328,7 @@ def read_logs(
     never an exception.
     """
     files, missing = expand(patterns)
-    reports = [FileReport(pattern, problem="no such file", complete=False) for pattern in missing]
+    reports = [FileReport(pattern, problem="no such file", complete=False, missing=True) for pattern in missing]
     for path in files:
         report = FileReport(path)
         reports.append(report)

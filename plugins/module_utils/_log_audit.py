@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder, judge
 from ansible_collections.upkeep.ops.plugins.module_utils._resource_findings import human
 from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration
 
@@ -221,10 +221,7 @@ class Audit:
         return self._builder.findings
 
     def _size(self, log: LogFile) -> None:
-        status = "ok"
-        if log.size >= self._limits.warning_size:
-            status = "critical" if log.size >= self._limits.critical_size else "warning"
-        limit = self._limits.critical_size if status == "critical" else self._limits.warning_size
+        status, limit = judge(log.size, self._limits.warning_size, self._limits.critical_size)
         self._builder.add(
             "log_size",
             log.path,
@@ -232,7 +229,7 @@ class Audit:
             f"{log.path} is {human(log.size)}",
             value=log.size,
             unit="bytes",
-            threshold=int(limit),
+            threshold=limit,
             hint="" if status == "ok" else "rotate it now, set max_size, and see what writes so much",
         )
 

@@ -28,6 +28,10 @@ options:
     type: list
     elements: path
     required: true
+  missing_ok:
+    description: Whether a path that names no file is passed over in silence. Else it is a finding of status unknown.
+    type: bool
+    default: false
   period:
     description: How far to look back from now, such as V(24h). Without it and O(since) everything is read.
     type: str
@@ -158,7 +162,7 @@ routes:
       description: Requests that were logged with a response time.
       type: int
     p50_ms:
-      description: Median of the response time in milliseconds. It is null when there are no response times, as the other times are.
+      description: Median of the response time in milliseconds, or null when no response times were logged.
       type: int
     p95_ms:
       description: 95th percentile of the response time, or null.
@@ -235,6 +239,9 @@ files:
     complete:
       description: Whether all of the period was read.
       type: bool
+    missing:
+      description: Whether there is no such file.
+      type: bool
     problem:
       description: Why it could not be read. Empty when it could.
       type: str
@@ -304,6 +311,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "paths": {"type": "list", "elements": "path", "required": True},
+            "missing_ok": {"type": "bool", "default": False},
             "period": {"type": "str"},
             "since": {"type": "str"},
             "until": {"type": "str"},
@@ -332,6 +340,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     counter = AccessLogCounter(RouteNames(params["routes"]), since, until, params["max_routes"], params["slowest"])
     reports = read_logs(params["paths"], counter, line_format, since, params["max_bytes"])
+    if params["missing_ok"]:
+        reports = [report for report in reports if not report.missing]
     result = counter.result()
     findings = judge_logs(result, reports, Thresholds(**{name: params[name] for name in _THRESHOLDS}), now)
     exit_with_findings(

@@ -31,7 +31,7 @@ requirements:
   - logrotate
 options:
   path:
-    description: The configuration file. Its folder must be there.
+    description: The configuration file. Its folder is created.
     type: path
     default: /etc/logrotate.d/upkeep
   logs:
@@ -258,6 +258,7 @@ def _apply(module: AnsibleModule, program: Logrotate, text: str, answer: dict[st
     before = _installed(path)
     if before != text:
         if not module.check_mode:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             publish_text(path, text, _MODE)
         answer.update(config_changed=True, changed=True)
         answer["diff"] = {"before": before, "after": text, "before_header": path, "after_header": path}

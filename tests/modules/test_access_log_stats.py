@@ -145,10 +145,12 @@ def test_a_file_that_may_not_be_read_is_unknown(tmp_path: Path) -> None:
     assert answer["status"] == "unknown"
 
 
-def test_a_missing_file_is_unknown(tmp_path: Path) -> None:
+def test_a_missing_file_is_unknown_unless_it_may_be_missing(tmp_path: Path) -> None:
     answer = run_module("access_log_stats", {"paths": [f"{tmp_path}/none.log"]})
     assert (answer["failed"], answer["status"]) == (False, "unknown")
     assert "no such file" in answer["findings"][0]["summary"]
+    answer = run_module("access_log_stats", {"paths": [f"{tmp_path}/none.log"], "missing_ok": True})
+    assert (answer["findings"], answer["files"], answer["metrics"]) == ([], [], {})
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,11 @@ def test_a_wrong_mode_is_put_right(site: dict[str, Any]) -> None:
     assert oct(Path(site["path"]).stat().st_mode & 0o777) == "0o644"
 
 
-def test_a_missing_folder_is_told(site: dict[str, Any]) -> None:
-    answer = run_module("logrotate", {**site, "path": "/nowhere/at/all/upkeep"})
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, site: dict[str, Any]) -> None:
+    (tmp_path / "file").touch()
+    answer = run_module("logrotate", {**site, "path": f"{tmp_path}/file/upkeep"})
     assert answer["failed"]
-    assert "/nowhere/at/all" in answer["msg"]
+    assert f"{tmp_path}/file" in answer["msg"]
 
 
 def test_examples(tmp_path: Path) -> None:
