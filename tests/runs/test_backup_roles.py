@@ -96,11 +96,30 @@ def redis_of_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
         yield server
 
 
+def _redis_catalogue(folder: Path, port: int) -> dict[str, Any]:
+    server = {"name": "cache", "use": "cache", "host": "127.0.0.1", "port": port, "password": PASSWORD}
+    backup = {"root": str(folder / "backups"), "max_age": "26h", "compression": "zstd"}
+    return {"upkeep_site": "test", "upkeep_backup": backup, "upkeep_redis": [server]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, redis_of_site: RedisServer) -> tuple[dict[str, Any], Path]:
+    """What the role said of a set of Redis alone, and the root with that set."""
+    folder = tmp_path_factory.mktemp("made")
+    site = Site(folder, _redis_catalogue(folder, redis_of_site.port))
+    return site.run("database_backup"), site.root
+
+
 @pytest.fixture
 def redis_only(tmp_path: Path, redis_of_site: RedisServer) -> Site:
-    server = {"name": "cache", "use": "cache", "host": "127.0.0.1", "port": redis_of_site.port, "password": PASSWORD}
-    backup = {"root": str(tmp_path / "backups"), "max_age": "26h", "compression": "zstd"}
-    return Site(tmp_path, {"upkeep_site": "test", "upkeep_backup": backup, "upkeep_redis": [server]})
+    return Site(tmp_path, _redis_catalogue(tmp_path, redis_of_site.port))
+
+
+@pytest.fixture
+def with_set(redis_only: Site, made: tuple[dict[str, Any], Path]) -> Site:
+    """A site of Redis alone that has one verified set."""
+    shutil.copytree(made[1], redis_only.root)
+    return redis_only
 
 
 @pytest.fixture
@@ -111,19 +130,37 @@ def site(redis_only: Site, firestore: FirestoreStandIn) -> Site:
     return redis_only
 
 
-def test_a_backup_is_made_verified_found_young_and_proved_again(site: Site, firestore: FirestoreStandIn) -> None:
+def test_the_life_of_a_set_made_verified_spoiled_marked_and_replaced(site: Site, firestore: FirestoreStandIn) -> None:
     foretold = site.run("database_backup", "--check")
     assert foretold["changes"] == ["a new set would be made of redis:cache, firestore:main"]
     assert not site.root.exists()
 
+    folder = _make(site, firestore)
+    again = site.run("database_backup")
+    assert again["changes"] == [] and "no new one is due" in finding(again, "backup_made")["summary"]
+    assert again["artifacts"]["backup_set"] == folder.name and site.sets() == [folder]
+
+    _verify(site, firestore, folder)
+    _spoil(site, firestore, folder)
+    found = site.run("backup_verification", rc=2)
+    assert finding(found, "backup_bytes", "redis:cache")["status"] == "critical"
+    assert finding(found, "export_content", "firestore:main")["status"] == "critical"
+    assert "recovery will not choose this set" in finding(found, "backup_verified")["hint"]
+    assert "another sha256" in site.output
+
+    site.run("database_backup")
+    assert len(site.sets()) == 2, "a failed set makes no new one needless, and is kept"
+
+
+def _make(site: Site, firestore: FirestoreStandIn) -> Path:
+    """Make a set, and hold it against redis-check-rdb and the emulator."""
     made = site.run("database_backup")
     (folder,) = site.sets()
     assert made["changes"] == [f"set {folder.name} was made of redis:cache, firestore:main"]
     assert made["artifacts"]["backup_set"] == folder.name and made["artifacts"]["backup_bytes"] > 1000
     assert {entry["status"] for entry in made["findings"]} == {"ok"}, made
     assert finding(made, "snapshot_format", "redis:cache") and finding(made, "backup_verified")["status"] == "ok"
-    manifest = json.loads((folder / "manifest.json").read_text())
-    redis_part, firestore_part = manifest["parts"]
+    redis_part, firestore_part = json.loads((folder / "manifest.json").read_text())["parts"]
     assert redis_part["details"]["databases"]["0"]["keys"] == 501
     assert firestore_part["details"]["documents"] == firestore.documents
     assert firestore_part["details"]["output_uri_prefix"].endswith(f"/{folder.name}/main")
@@ -133,25 +170,20 @@ def test_a_backup_is_made_verified_found_young_and_proved_again(site: Site, fire
         subprocess.run(["zstd", "-dc", folder / "redis/cache.rdb.zst"], stdout=stream, check=True)
     witness = subprocess.run(["redis-check-rdb", rdb], capture_output=True, text=True, check=True)
     assert "Checksum OK" in witness.stdout
+    return folder
 
-    again = site.run("database_backup")
-    assert again["changes"] == [] and "no new one is due" in finding(again, "backup_made")["summary"]
-    assert again["artifacts"]["backup_set"] == folder.name and site.sets() == [folder]
 
+def _verify(site: Site, firestore: FirestoreStandIn, folder: Path) -> None:
     verified = site.run("backup_verification")
     assert {entry["status"] for entry in verified["findings"]} == {"ok"}, verified
     assert finding(verified, "snapshot_load", "redis:cache")["subject"] == "redis:cache"
     assert finding(verified, "export_content", "firestore:main")["value"] == firestore.documents
-    assert verified["artifacts"] == {"backup_set": folder.name, "backup_level": "3", "backup_result": "passed"} or (
-        verified["artifacts"]["backup_level"] == 3
-    )
+    assert verified["artifacts"] == {"backup_set": folder.name, "backup_level": 3, "backup_result": "passed"}
     judgements = json.loads((folder / "verification.json").read_text())["judgements"]
     assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (3, "passed")]
 
 
-def test_a_spoiled_set_is_marked_told_and_replaced(site: Site, firestore: FirestoreStandIn) -> None:
-    site.run("database_backup")
-    (folder,) = site.sets()
+def _spoil(site: Site, firestore: FirestoreStandIn, folder: Path) -> None:
     path = folder / "redis/cache.rdb.zst"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -160,44 +192,36 @@ def test_a_spoiled_set_is_marked_told_and_replaced(site: Site, firestore: Firest
     output = next(name for name in firestore.objects(uri) if "/output-" in name)
     firestore.put(uri, output, firestore.objects(uri)[output][:-20])
 
-    found = site.run("backup_verification", rc=2)
-    assert finding(found, "backup_bytes", "redis:cache")["status"] == "critical"
-    assert finding(found, "export_content", "firestore:main")["status"] == "critical"
-    assert "recovery will not choose this set" in finding(found, "backup_verified")["hint"]
-    assert "another sha256" in site.output
 
-    site.run("database_backup")
-    assert len(site.sets()) == 2, "a failed set makes no new one needless, and is kept"
-    assert finding(site.run("backup_verification"), "backup_present")["status"] == "ok"
+def test_without_firestore_in_the_catalogue_the_finding_says_so(made: tuple[dict[str, Any], Path]) -> None:
+    assert "Firestore is not in the catalogue and was left out" in finding(made[0], "backup_made")["summary"]
 
 
-def test_no_set_and_an_old_set_are_critical(redis_only: Site) -> None:
-    found = site_outcome = redis_only.run("backup_verification", rc=2)
-    assert finding(found, "backup_present")["status"] == "critical" and site_outcome["changes"] == []
-    redis_only.run("database_backup")
-    time.sleep(1.1)
-    old = redis_only.run("backup_verification", rc=2, backup_verification_max_age="1s")
+def test_no_set_is_critical(redis_only: Site) -> None:
+    found = redis_only.run("backup_verification", rc=2)
+    assert finding(found, "backup_present")["status"] == "critical" and found["changes"] == []
+
+
+def test_an_old_set_is_critical_and_fails_as_told(with_set: Site) -> None:
+    old = with_set.run("backup_verification", "--check", backup_verification_max_age="1s", upkeep_fail_on="never")
     assert finding(old, "backup_age")["status"] == "critical"
-    never = redis_only.run("backup_verification", backup_verification_max_age="1s", upkeep_fail_on="never")
-    assert finding(never, "backup_age")["status"] == "critical"
+    assert old["changes"][0].endswith("level 3 passed would be recorded")
 
 
-def test_without_firestore_in_the_catalogue_the_finding_says_so(redis_only: Site) -> None:
-    made = redis_only.run("database_backup")
-    assert "Firestore is not in the catalogue and was left out" in finding(made, "backup_made")["summary"]
-
-
-def test_a_wrong_password_leaves_nothing_and_is_named(redis_only: Site) -> None:
-    redis_only.run("database_backup")
-    redis_only.catalogue["upkeep_redis"][0]["password"] = "wrong"
-    failed = redis_only.run("database_backup", rc=2, database_backup_max_age="0s")
+def test_a_wrong_password_leaves_nothing_and_is_named(with_set: Site) -> None:
+    with_set.catalogue["upkeep_redis"][0]["password"] = "wrong"
+    failed = with_set.run("database_backup", rc=2, database_backup_max_age="0s")
     made = finding(failed, "backup_made")
     assert made["status"] == "critical" and "Take the Redis snapshots" in made["summary"]
     assert "password" in made["summary"].lower()
-    assert len(redis_only.sets()) == 1 and not list(redis_only.root.glob("*.partial"))
-    assert not (redis_only.root / ".lock").exists()
-    told = redis_only.run("database_backup", "--check", rc=2, database_backup_max_age="0s")
-    assert finding(told, "backup_made")["status"] == "critical"
+    assert len(with_set.sets()) == 1 and not list(with_set.root.glob("*.partial"))
+    assert not (with_set.root / ".lock").exists()
+
+
+def test_check_mode_asks_the_server_and_tells_that_it_would_fail(redis_only: Site) -> None:
+    redis_only.catalogue["upkeep_redis"][0]["password"] = "wrong"
+    told = redis_only.run("database_backup", "--check", rc=2)
+    assert "password" in finding(told, "backup_made")["summary"].lower() and not redis_only.root.exists()
 
 
 def test_a_failing_export_leaves_no_set(site: Site, firestore: FirestoreStandIn) -> None:
@@ -212,20 +236,24 @@ def test_an_empty_catalogue_is_no_backup(tmp_path: Path) -> None:
     assert "nothing to back up" in finding(site.run("database_backup", rc=2), "backup_made")["summary"]
 
 
-def test_without_a_redis_server_it_is_unknown_whether_the_snapshot_loads(redis_only: Site) -> None:
-    redis_only.run("database_backup")
-    found = redis_only.run("backup_verification", backup_verification_server_binary="/nowhere/redis-server")
+def test_what_cannot_be_looked_at_or_is_not_there_is_told(with_set: Site) -> None:
+    with_set.catalogue["upkeep_redis"].append({"name": "sessions", "host": "127.0.0.1", "port": 1})
+    found = with_set.run("backup_verification", rc=2, backup_verification_server_binary="/nowhere/redis-server")
+    assert finding(found, "backup_part", "redis:sessions")["status"] == "critical"
     assert finding(found, "backup_verified")["status"] == "unknown"
     assert finding(found, "snapshot_format", "redis:cache")["status"] == "ok"
+    assert with_set.output.count("redis:sessions") > 0
 
 
 def test_a_run_that_was_killed_is_told_and_does_not_stop_the_next(site: Site, firestore: FirestoreStandIn) -> None:
-    firestore.bridge.configure(delay=60)
+    firestore.bridge.configure(delay=120)
     run = site.start("database_backup")
     try:
         _wait_until(lambda: bool(list(site.root.glob("*.partial/redis/cache.rdb.zst"))), run)
-        rival = site.run("database_backup", rc=2)
-        assert f"process {run.pid}" in finding(rival, "backup_made")["summary"]
+        rival = Site(site.folder / "rival", site.catalogue)
+        rival.folder.mkdir()
+        told = rival.run("database_backup", rc=2)
+        assert f"process {run.pid}" in finding(told, "backup_made")["summary"]
     finally:
         for pid in _family(run.pid):
             with suppress(ProcessLookupError):
@@ -235,16 +263,7 @@ def test_a_run_that_was_killed_is_told_and_does_not_stop_the_next(site: Site, fi
     left = finding(site.run("backup_verification", rc=2), "backup_leftovers")
     assert left["status"] == "warning" and "dead runs" in left["summary"]
     made = site.run("database_backup", database_backup_leftover_age="0s")
-    assert len(site.sets()) == 1 and made["changes"]
-    assert finding(site.run("backup_verification"), "backup_leftovers")["status"] == "ok"
-
-
-def test_a_set_of_a_server_that_was_added_later(redis_only: Site) -> None:
-    redis_only.run("database_backup")
-    redis_only.catalogue["upkeep_redis"].append({"name": "sessions", "host": "127.0.0.1", "port": 1})
-    found = redis_only.run("backup_verification", rc=2)
-    assert finding(found, "backup_part", "redis:sessions")["status"] == "critical"
-    shutil.rmtree(redis_only.root)
+    assert len(site.sets()) == 1 and made["changes"] and not list(site.root.glob("*.partial"))
 
 
 def _family(pid: int) -> list[int]:
