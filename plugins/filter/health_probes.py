@@ -11,7 +11,8 @@ version_added: 1.0.0
 author: The upkeep.ops authors (@upkeep-ops)
 description:
   - Makes the option C(probes) of M(upkeep.ops.service_health) from services, Redis servers and Firestore databases.
-  - Services, servers and databases with C(hosts) are probed on these hosts, others on every host.
+  - Services, servers and databases with C(hosts) are probed on these hosts, others on every host. A host that looks
+    from outside probes them all.
   - Servers and databases are named C(redis:NAME) and C(firestore:NAME), as C(depends_on) of a service calls them. A
     dependency that another host probes is left out; one that the catalogue does not know is an error.
 positional: host
@@ -22,9 +23,9 @@ options:
     elements: dict
     required: true
   host:
-    description: Inventory name of the host that probes.
+    description: Inventory name of the host that probes, or empty for one that looks from outside.
     type: str
-    required: true
+    default: ""
   redis:
     description: Redis servers, as in C(upkeep_redis).
     type: list
@@ -75,7 +76,7 @@ _FIRESTORE = ("project", "database", "emulator_host", "service_account_file")
 
 def health_probes(
     services: Sequence[Item],
-    host: str,
+    host: str = "",
     redis: Sequence[Item] = (),
     firestore: Sequence[Item] = (),
     extra: Sequence[Item] = (),
@@ -87,7 +88,7 @@ def health_probes(
     catalogue += [(server, _data_probe("redis", server, _REDIS)) for server in redis]
     catalogue += [(database, _data_probe("firestore", database, _FIRESTORE)) for database in firestore]
     known = {str(item["name"]) for item in (*services, *extra)} | {probe["name"] for _item, probe in catalogue}
-    probes = [{**common, **probe} for item, probe in catalogue if host in item.get("hosts", [host])]
+    probes = [{**common, **probe} for item, probe in catalogue if not host or host in item.get("hosts", [host])]
     probes += [{**common, **probe} for probe in extra]
     here = {probe["name"] for probe in probes}
     for probe in probes:

@@ -46,6 +46,15 @@ def test_the_catalogue_of_the_architecture() -> None:
     ]
 
 
+def test_from_outside_everything_is_probed() -> None:
+    services = [{"name": "auth", "hosts": ["app1"], "depends_on": ["chat"], "health": URL}]
+    services.append({"name": "chat", "hosts": ["app2"], "health": URL})
+    assert [(probe["name"], probe["depends_on"]) for probe in health_probes(services)] == [
+        ("auth", ["chat"]),
+        ("chat", []),
+    ]
+
+
 def test_a_unix_socket_goes_before_a_host() -> None:
     redis = [{"name": "cache", "host": "127.0.0.1", "port": 6379, "unix_socket": "/run/redis.sock"}]
     assert "host" not in health_probes([], "app1", redis)[0]
