@@ -168,6 +168,13 @@ def test_every_log_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFa
         assert list(records(stream, "output-0")) == written
 
 
+def test_a_log_that_ends_between_the_fragments_of_a_record(tmp_path: Path) -> None:
+    write_log(tmp_path / "output-0", [b"whole", bytes(3 * BLOCK)])
+    start = io.BytesIO((tmp_path / "output-0").read_bytes()[: 2 * BLOCK])
+    with pytest.raises(ExportFormatError, match="ends in the middle of a record"):
+        list(records(start, "output-0"))
+
+
 class Dripping(io.BytesIO):
     """A stream that gives less than it is asked for, as those of the network may."""
 
