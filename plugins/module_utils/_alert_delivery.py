@@ -7,15 +7,48 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
-
-#: Sends (title, body, status) to one URL; returns an empty text, or why it was not delivered.
-Sender = Callable[[str, str, str, str], str]
+from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Message
+from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
 
 _TYPES = {"ok": "success", "warning": "warning", "unknown": "warning", "critical": "failure"}
+
+
+def deliver(message: Message) -> list[dict[str, Any]]:
+    """Bring one message to all targets of its contact."""
+    deliveries = []
+    for url in message.contact.urls:
+        try:
+            error = send(url, message.title, message.body, message.status)
+        except MissingDependencyError as missing:
+            error = str(missing)
+        deliveries.append(
+            {"contact": message.contact.name, "target": masked(url), "delivered": not error, "error": error}
+        )
+    return deliveries
+
+
+def judge(
+    contacts: list[Contact], run: dict[str, Any], deliveries: list[dict[str, Any]], now: datetime
+) -> list[Finding]:
+    """What is wrong with the alerting itself."""
+    found = FindingsBuilder(now)
+    if not contacts and run["status"] != "ok":
+        hint = "Give the contacts of the catalogue (upkeep_contacts) their urls"
+        found.add("alert_routing", "contacts", "warning", "nobody is told: no contact has a target", hint=hint)
+    for name in dict.fromkeys(delivery["contact"] for delivery in deliveries):
+        own = [delivery for delivery in deliveries if delivery["contact"] == name]
+        failed = [delivery for delivery in own if not delivery["delivered"]]
+        if failed:
+            status = "critical" if len(failed) == len(own) else "warning"
+            told = "; ".join(f"{delivery['target']}: {delivery['error']}" for delivery in failed)
+            hint = "Mend the target; the same is told again by the next run"
+            found.add("alert_delivery", name, status, f"not delivered to {told}", hint=hint)
+    return found.findings
 
 
 def send(url: str, title: str, body: str, status: str) -> str:

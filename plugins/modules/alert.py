@@ -160,10 +160,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import masked, send
+from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import deliver, judge
 from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Message, compose, contact_from, decide
-from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError
-from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._history import History, HistoryError, State, identity, opened
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import finding_from
@@ -186,20 +184,6 @@ def prepare(history: History, contacts: list[Contact], params: dict[str, Any], n
     return messages
 
 
-def deliver(message: Message) -> list[dict[str, Any]]:
-    """Bring one message to all targets of its contact."""
-    deliveries = []
-    for url in message.contact.urls:
-        try:
-            error = send(url, message.title, message.body, message.status)
-        except MissingDependencyError as missing:
-            error = str(missing)
-        deliveries.append(
-            {"contact": message.contact.name, "target": masked(url), "delivered": not error, "error": error}
-        )
-    return deliveries
-
-
 def record(
     history: History, message: Message, deliveries: list[dict[str, Any]], run: dict[str, Any], now: datetime
 ) -> None:
@@ -214,25 +198,6 @@ def record(
             history.note_recovered(run["site"], contact, notice.key)
         else:
             history.note_told(run["site"], contact, notice.key, notice.state, now)
-
-
-def judge(
-    contacts: list[Contact], run: dict[str, Any], deliveries: list[dict[str, Any]], now: datetime
-) -> list[Finding]:
-    """What is wrong with the alerting itself."""
-    found = FindingsBuilder(now)
-    if not contacts and run["status"] != "ok":
-        hint = "Give the contacts of the catalogue (upkeep_contacts) their urls"
-        found.add("alert_routing", "contacts", "warning", "nobody is told: no contact has a target", hint=hint)
-    for name in dict.fromkeys(delivery["contact"] for delivery in deliveries):
-        own = [delivery for delivery in deliveries if delivery["contact"] == name]
-        failed = [delivery for delivery in own if not delivery["delivered"]]
-        if failed:
-            status = "critical" if len(failed) == len(own) else "warning"
-            told = "; ".join(f"{delivery['target']}: {delivery['error']}" for delivery in failed)
-            hint = "Mend the target; the same is told again by the next run"
-            found.add("alert_delivery", name, status, f"not delivered to {told}", hint=hint)
-    return found.findings
 
 
 def main() -> None:
