@@ -17,7 +17,7 @@ from typing import Any
 from tests.platform.miniature import Miniature, PlatformError
 
 Note = Mapping[str, Any]
-_FULL_LOG_BYTES = 2 * 1024**3
+_FULL_LOG_BYTES = 6 * 1024**3
 
 
 @dataclass(frozen=True)
