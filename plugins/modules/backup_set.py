@@ -481,7 +481,7 @@ def _found(store: Store, identifier: str | None) -> dict[str, Any]:
     lock = read_lock(store.lock_path)
     return {
         "changed": False,
-        "msg": f"{len(sets)} sets",
+        "msg": f"{len(sets)} backup set" + ("" if len(sets) == 1 else "s"),
         "set": _told((sets[0] if sets else None) if identifier else best, store),
         "sets": [_told(entry, store) for entry in sets],
         "newest": best.id if best else "",

@@ -23,6 +23,8 @@ from tests.fixtures.firestore import BUCKET, FirestoreStandIn
 from tests.harness import ROOT
 from tests.platform.parts.redis import RedisServer, seed
 
+pytestmark = pytest.mark.slow
+
 ANSIBLE_PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 PASSWORD = "correct horse battery"
 
@@ -141,7 +143,7 @@ def test_the_life_of_a_set_made_verified_spoiled_marked_and_replaced(site: Site,
     assert again["artifacts"]["backup_set"] == folder.name and site.sets() == [folder]
 
     _verify(site, firestore, folder)
-    _spoil(site, firestore, folder)
+    _spoil(firestore, folder)
     found = site.run("backup_verification", rc=2)
     assert finding(found, "backup_bytes", "redis:cache")["status"] == "critical"
     assert finding(found, "export_content", "firestore:main")["status"] == "critical"
@@ -183,7 +185,7 @@ def _verify(site: Site, firestore: FirestoreStandIn, folder: Path) -> None:
     assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (3, "passed")]
 
 
-def _spoil(site: Site, firestore: FirestoreStandIn, folder: Path) -> None:
+def _spoil(firestore: FirestoreStandIn, folder: Path) -> None:
     path = folder / "redis/cache.rdb.zst"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -409,6 +409,22 @@ def test_only_the_owner_completes(house: House) -> None:
         house.complete(opened.backup_set.id, "a")
 
 
+def test_a_run_that_loses_its_lock_while_it_reads_the_files_publishes_nothing(house: House) -> None:
+    opened = house.open("a")
+    assert opened.backup_set is not None
+    house.fill(opened)
+    lock = house.root / ".lock"
+
+    def clock() -> datetime:  # is asked after the first look at the lock
+        lock.write_text(lock.read_text().replace('"owner": "a"', '"owner": "b"'))
+        return house.now
+
+    store = Store(str(house.root), clock, house.naps.append, 12 * HOUR)
+    with pytest.raises(BackupSetError, match="was opened by another run"):
+        complete_set(store, opened.backup_set.id, "a", CONTENTS, DAY)
+    assert [entry.state for entry in read_sets(str(house.root))] == ["partial"]
+
+
 def test_a_success_removes_old_leftovers_and_no_young_ones(house: House) -> None:
     now = house.now.timestamp()
     for name, age in (("20260129T030000Z", 2 * DAY), ("20260131T020000Z", HOUR)):
