@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.upkeep.ops.plugins.module_utils._certificates import (
@@ -45,10 +45,12 @@ def find_files(paths: Iterable[str], passphrase: str | None) -> Iterator[Certifi
     """
     for path in paths:
         if os.path.isdir(path):
-            yield from _found_in(path, _walk(path), passphrase)
+            closed: list[OSError] = []
+            yield from _found_in(path, _walk(path, closed.append), passphrase, closed)
+            yield from (_unreadable(str(error.filename), error) for error in closed)
         elif glob.has_magic(path) and not os.path.lexists(path):
             matches = sorted(glob.glob(path, recursive=True))
-            yield from _found_in(path, _unique(match for match in matches if not os.path.isdir(match)), passphrase)
+            yield from _found_in(path, _unique(match for match in matches if not os.path.isdir(match)), passphrase, [])
         else:
             yield read_file(path, passphrase)
 
@@ -78,14 +80,17 @@ def _unreadable(path: str, error: Exception) -> CertificateFile:
     return CertificateFile(path, error=f"it cannot be read: {getattr(error, 'strerror', error)}", hint=hint)
 
 
-def _found_in(origin: str, candidates: Iterable[str], passphrase: str | None) -> Iterator[CertificateFile]:
+def _found_in(
+    origin: str, candidates: Iterable[str], passphrase: str | None, closed: Sequence[OSError]
+) -> Iterator[CertificateFile]:
+    """What the candidates hold; ``closed`` are the folders of which that is not known."""
     count = 0
     for path in candidates:
         found = _read_candidate(path, passphrase)
         if found is not None:
             count += 1
             yield found
-    if not count:
+    if not count and not closed:
         yield CertificateFile(origin, error="no certificates are in it", hint="Correct the path")
 
 
@@ -104,9 +109,12 @@ def _read_candidate(path: str, passphrase: str | None) -> CertificateFile | None
     return None
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """The files of a folder and the folders in it, in the order of their names, each only once."""
-    for parent, folders, names in os.walk(folder):
+def _walk(folder: str, note: Callable[[OSError], None]) -> Iterator[str]:
+    """The files of a folder and the folders in it, in the order of their names, each only once.
+
+    ``note`` is told of folders that this user may not look into.
+    """
+    for parent, folders, names in os.walk(folder, onerror=note):
         folders.sort()
         # certbot's fullchain.pem is cert.pem and chain.pem in one: what servers serve, judged as a whole.
         parts = {"cert.pem", "chain.pem"} if "fullchain.pem" in names else set()

@@ -41,18 +41,34 @@ def judge_modes(builder: FindingsBuilder, rules: Iterable[ModeRule]) -> int:
     """One finding for each file that is more open than its rule, one for all of them; the number of files."""
     count = wrong = unseen = 0
     for rule in rules:
-        for path in sorted(glob.glob(rule.pattern, recursive=True)):
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                unseen += 1
-                builder.add("file_mode", path, "unknown", f"it cannot be looked at: {error.strerror}")
-                continue
-            count += 1
-            wrong += _judge_file(builder, path, status, rule)
+        try:
+            found = [(path, os.stat(path)) for path in _matches(rule.pattern)]
+        except OSError as error:
+            unseen += 1
+            told = f"{error.filename} cannot be looked at: {error.strerror}"
+            builder.add("file_mode", rule.pattern, "unknown", told, hint="Run the task with become")
+            continue
+        count += len(found)
+        wrong += sum(_judge_file(builder, path, status, rule) for path, status in found)
     told = f"{count} files looked at, {wrong} are open to more than they should be" if count else "there are none"
     builder.add("file_modes", "files", "unknown" if unseen else "ok", told, value=wrong, unit="files")
     return count
+
+
+def _matches(pattern: str) -> list[str]:
+    """The files of a pattern. Raises OSError when this user may not see whether there are any."""
+    fixed = pattern
+    while glob.has_magic(fixed):
+        fixed = os.path.dirname(fixed)
+    try:
+        if fixed == pattern:
+            os.stat(fixed)
+        else:
+            os.scandir(fixed or ".").close()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = glob.glob(pattern, recursive=True)
+    return sorted(path for path in found if os.path.exists(path) or not os.path.islink(path))
 
 
 def _judge_file(builder: FindingsBuilder, path: str, status: os.stat_result, rule: ModeRule) -> bool:

@@ -67,9 +67,10 @@ def parse_table(text: str) -> list[tuple[str, int, int]]:
 def listeners(proc: str = "/proc") -> list[Listener]:
     """All listening TCP sockets of this network namespace, with their processes as far as they may be seen."""
     sockets: list[tuple[str, int, int]] = []
-    for table in ("net/tcp", "net/tcp6"):
-        with suppress(FileNotFoundError), open(os.path.join(proc, table), encoding="ascii") as stream:
-            sockets += parse_table(stream.read())
+    with open(os.path.join(proc, "net/tcp"), encoding="ascii") as stream:
+        sockets += parse_table(stream.read())
+    with suppress(FileNotFoundError), open(os.path.join(proc, "net/tcp6"), encoding="ascii") as stream:
+        sockets += parse_table(stream.read())  # not there when IPv6 is switched off
     owners = _owners(proc, {inode for _address, _port, inode in sockets})
     found = {Listener(address, port, *owners.get(inode, ("", 0))) for address, port, inode in sockets}
     return sorted(found, key=lambda each: (each.port, each.address, each.pid))

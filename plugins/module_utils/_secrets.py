@@ -105,7 +105,13 @@ def list_files(root: str, exclude: Sequence[str], max_size: int) -> Tree:
 
 def own_rules(tree: Tree) -> list[Leak]:
     """What our own rules find."""
-    return [leak for path in tree.files for leak in _leaks_in(path)]
+    leaks: list[Leak] = []
+    for path in tree.files:
+        try:
+            leaks.extend(_leaks_in(path))
+        except OSError:  # it is gone, or its disk is failing, since the files were listed
+            tree.unreadable.append(path)
+    return leaks
 
 
 def detect_secrets_scanner() -> Scanner:

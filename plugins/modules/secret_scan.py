@@ -154,9 +154,8 @@ def chosen_scanner(choice: str, timeout: float) -> Scanner | str:
         return str(error) if choice == "detect_secrets" else f"gitleaks is not on the PATH, and {error}"
 
 
-def scanned(params: dict[str, Any]) -> dict[str, Any]:
-    """What is in all the folders: findings, secrets and the number of files."""
-    allowed = params["allowed"] + (read_baseline(params["baseline"]) if params["baseline"] else [])
+def scanned(params: dict[str, Any], allowed: list[str]) -> dict[str, Any]:
+    """What is in all the folders, without the fingerprints that are allowed."""
     scanner = chosen_scanner(params["scanner"], params["timeout"])
     builder = FindingsBuilder(utc_now())
     secrets: list[dict[str, Any]] = []
@@ -189,11 +188,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    path = module.params["baseline"]
     try:
-        answer = scanned(module.params)
+        baseline = read_baseline(path) if path else []
     except (OSError, UnicodeDecodeError) as error:
-        module.fail_json(msg=f"the baseline {module.params['baseline']} cannot be read: {error}")
-    exit_with_findings(module, **answer)
+        module.fail_json(msg=f"the baseline {path} cannot be read: {error}")
+    exit_with_findings(module, **scanned(module.params, module.params["allowed"] + baseline))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ def test_modes_and_owners(tmp_path: Path) -> None:
     for name, mode in modes.items():
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)
+    (tmp_path / "dangling.key").symlink_to("nothing")
     me = pwd.getpwuid(os.getuid()).pw_name
     answer = check(file_modes=[{"path": str(tmp_path / "*.key"), "mode": "0600", "owner": me}, {"path": "/none/*"}])
     found = {Path(each["subject"]).name: each for each in answer["findings"] if each["check"] == "file_mode"}

@@ -83,6 +83,11 @@ def test_what_is_allowed_stays_allowed_wherever_it_moves(project: Path, tmp_path
     assert [each["kind"] for each in scan(project, allowed=marks)["secrets"]] == ["Redis password"]
 
 
+def test_a_baseline_that_is_not_there(project: Path) -> None:
+    answer = scan(project, baseline="/nowhere")
+    assert answer["failed"] and "the baseline /nowhere cannot be read: " in answer["msg"]
+
+
 def test_a_clean_project_is_ok_and_large_files_are_told(project: Path) -> None:
     for path in project.rglob("*"):
         if path.is_file() and path.name != "logo.png":

@@ -80,6 +80,7 @@ class TestHostNames:
             (["*.example.org"], "example.org", False),
             (["www.example.org"], "example.org", False),
             (["*"], "localhost", False),
+            (["*"], "example.org", False),
             (["127.0.0.1"], "127.0.0.1", True),
             (["::1"], "0:0:0:0:0:0:0:1", True),
             (["*.0.0.1"], "127.0.0.1", False),

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from ansible_collections.upkeep.ops.plugins.module_utils._file_modes import parse_mode
+from ansible_collections.upkeep.ops.plugins.module_utils._file_modes import ModeRule, judge_modes, parse_mode
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._listening_ports import (
     Listener,
@@ -120,6 +120,19 @@ class TestModes:
     def test_nonsense_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="no octal mode"):
             parse_mode(text)
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become somebody else")
+    @pytest.mark.parametrize("pattern", ["*.key", "a.key"])
+    def test_what_one_may_not_see_is_unknown(self, tmp_path: Path, pattern: str) -> None:
+        (tmp_path / "a.key").touch(mode=0o644)
+        tmp_path.chmod(0o700)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            builder = FindingsBuilder(_NOW)
+            judge_modes(builder, [ModeRule(str(tmp_path / pattern), 0o600)])
+            os._exit(0 if {finding.status for finding in builder.findings} == {"unknown"} else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 class TestUpdates:
