@@ -170,8 +170,7 @@ class AccessLogCounter:
         self._milliseconds: dict[bytes, int] = {}
         self._slowest: list[tuple[int, int, dict[str, Any]]] = []
         self._met = 0
-        self._statuses: Counter[tuple[str, bytes]] = Counter()
-        self._times: Counter[tuple[str, bytes]] = Counter()
+        self._answers: Counter[tuple[str, bytes, bytes]] = Counter()
         self._upstreams: Counter[tuple[str, bytes]] = Counter()
         self.midnights: dict[bytes, int] = {}
         self.first = math.inf
@@ -185,15 +184,12 @@ class AccessLogCounter:
         _at, targets, statuses, sizes, seconds, upstreams = zip(*records)
         known = self._known
         names = [known.get(target) or self._name(target) for target in targets]
-        self._statuses.update(zip(names, statuses))
-        self._times.update(zip(names, seconds))
+        self._answers.update(zip(names, statuses, seconds))
         self._upstreams.update(zip(names, upstreams))
-        for name, size in zip(names, sizes):
-            if size.isdigit():
-                self._routes[name].size += int(size)
+        self._add_sizes(names, sizes)
         if self._keep:
             self._note_slowest(records, names, seconds)
-        if len(self._times) + len(self._upstreams) > 2 * _REMEMBERED:
+        if len(self._answers) + len(self._upstreams) > 2 * _REMEMBERED:
             self._fold()
         return len(records), len(records) - seconds.count(b"") - seconds.count(b"-")
 
@@ -267,14 +263,21 @@ class AccessLogCounter:
 
     def _fold(self) -> None:
         """Bring what was counted as text into the routes."""
-        for (name, status), count in self._statuses.items():
+        for (name, status, token), count in self._answers.items():
             self._routes[name].add_status(status, count)
-        for (name, token), count in self._times.items():
             self._routes[name].add_time(self._parse(token), count)
         for (name, token), count in self._upstreams.items():
             self._routes[name].add_upstream(self._parse(token), count)
-        for counter in (self._statuses, self._times, self._upstreams):
-            counter.clear()
+        self._answers.clear()
+        self._upstreams.clear()
+
+    def _add_sizes(self, names: Sequence[str], sizes: Sequence[bytes]) -> None:
+        sums = dict.fromkeys(names, 0)
+        for name, size in zip(names, sizes):
+            if size.isdigit():
+                sums[name] += int(size)
+        for name, size_of_route in sums.items():
+            self._routes[name].size += size_of_route
 
     def result(self) -> dict[str, Any]:
         """All figures: overall, per route (most requests first, the rest as one) and the slowest requests."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.upkeep.ops.plugins.module_utils._logrotate import Logrotate, LogrotateError
 
 from tests.examples import run_examples
 from tests.harness import run_module
@@ -87,6 +90,17 @@ def test_a_bad_configuration_never_replaces_a_good_one(site: dict[str, Any], cha
         assert told in answer["msg"]
     assert Path(site["path"]).read_bytes() == good
     assert [path.name for path in Path(site["path"]).parent.iterdir()] == ["upkeep"]
+
+
+def test_an_error_counts_although_logrotate_ends_with_0(tmp_path: Path) -> None:
+    def run(command: Sequence[str]) -> tuple[int, str, str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        return done.returncode, done.stdout, done.stderr
+
+    program = Logrotate("/usr/sbin/logrotate", str(tmp_path / "state"), run)
+    with pytest.raises(LogrotateError, match="upkeep:2 unknown option 'bogus'"):
+        program.plan("/var/log/none.log {\nbogus 3\nmissingok\n}\n", "upkeep")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is warned of folders that others may write to")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 from datetime import datetime, timedelta, timezone
@@ -21,7 +22,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._access_log import (
     read_logs,
     rounded,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._access_log_files import blocks, expand
+from ansible_collections.upkeep.ops.plugins.module_utils._access_log_files import blocks, enter, expand
 from ansible_collections.upkeep.ops.plugins.module_utils._access_log_format import Record
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -215,6 +216,11 @@ def test_blocks_hold_every_byte_up_to_the_limit(
         read = b"".join(blocks(stream, limit))
     wanted = data[:limit]
     assert read == (wanted if wanted.endswith(b"\n") or not wanted else wanted + b"\n")
+
+
+@pytest.mark.parametrize(("position", "found"), [(0, 0), (1, 3), (2, 3), (3, 3), (4, 6), (6, 6)])
+def test_a_line_is_entered_at_its_start(position: int, found: int) -> None:
+    assert enter(io.BytesIO(b"ab\ncd\n"), position) == found
 
 
 def test_an_endless_line_does_not_fill_memory(tmp_path: Path) -> None:
