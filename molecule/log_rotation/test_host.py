@@ -1,7 +1,7 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No line is lost, the writer writes to the new file, and a wrong configuration never takes the place of a right one."""
+"""No line is lost, the writer writes to the new file, and a wrong configuration never replaces a right one."""
 
 from __future__ import annotations
 
