@@ -102,7 +102,9 @@ def test_modes_and_owners(tmp_path: Path) -> None:
     assert answer["files"] == len(modes)
     for each in found.values():
         subprocess.run(each["hint"], shell=True, check=True)
-    told = subprocess.run(["stat", "-c", "%a", *tmp_path.glob("*.key")], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        ["stat", "-c", "%a", *(tmp_path / name for name in modes)], capture_output=True, text=True, check=True
+    )
     assert set(told.stdout.split()) == {"600", "400"}
     answer = check(file_modes=[{"path": str(tmp_path / "*.key"), "owner": "nobody"}])
     assert {each["status"] for each in answer["findings"] if each["check"] == "file_mode"} == {"warning"}
