@@ -46,7 +46,7 @@ options:
   compression:
     description:
       - How to compress the file. The name of O(dest) does not matter.
-      - Compressing runs beside receiving; V(zstd) and V(gzip) at their default levels keep up with a server.
+      - Compressing runs beside receiving. V(zstd) keeps up with a server, V(gzip) hardly, higher levels do not.
     type: str
     choices: [zstd, gzip, none]
     default: zstd

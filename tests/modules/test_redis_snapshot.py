@@ -374,8 +374,8 @@ def test_killed_between_the_renames_it_leaves_no_lying_pair(
 
 
 def test_two_runs_at_once_disturb_each_other_in_nothing(slow_redis: RedisServer, dest: Path, tmp_path: Path) -> None:
-    slow_redis.cli("config", "set", "rdb-key-save-delay", "300")
     with transferring(slow_redis, dest) as first:
+        # The second one begins now, and gets its data when the first has all of its own.
         slow_redis.cli("config", "set", "rdb-key-save-delay", "0")
         assert snapshot(slow_redis, dest, compression="gzip")["changed"] is True
         assert answer_of(first)["changed"] is True
