@@ -34,7 +34,7 @@ SUGGESTED_LOG_FORMAT = (
 _FIELDS = ("time", "target", "status", "size", "seconds", "upstream")
 _REQUEST = r"(?P<target>[^ \"\n]* [^ \"?\n]*|)[^\"\n]*"
 _COMBINED = (
-    r"[^[\n]*\[(?P<time>[^]\n]+)\] \"" + _REQUEST + r"\" (?P<status>\d{3}) (?P<size>\d+|-)"
+    r"[^[\n]*\[(?P<time>[^]]+)\] \"(?P<target>[^ \"\n]* [^ \"?\n]*|)[^\"]*\" (?P<status>\d{3}) (?P<size>\d+|-)"
     r"(?: \"[^\"]*\" \"[^\"]*\")?(?:[^\n]*? (?:rt|request_time)=\"?(?P<seconds>[\d.]+))?"
     r"(?:[^\n]*? (?:urt|upstream_response_time)=\"?(?P<upstream>[\d.][^\"\n]*))?.*"
 )
