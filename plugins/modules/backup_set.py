@@ -368,35 +368,12 @@ summary:
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
-    BackupSet,
-    BackupSetError,
-    find_set,
-    newest,
-    read_sets,
-)
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
-    Change,
-    Contents,
-    Store,
-    abandon_set,
-    complete_set,
-    hold_set,
-    open_set,
-    remove_set,
-)
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import (
-    Expectations,
-    check_bytes,
-    check_newest,
-    judge_set,
-)
-from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
-from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError, default_owner, read_lock
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import BackupSetError
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import Store
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_requests import carry_out, check, find
+from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError, default_owner
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration, utc_now
 
@@ -440,92 +417,6 @@ _REQUIRED_IF = [
 ]
 
 
-def _age(params: Mapping[str, Any], option: str) -> float | None:
-    return None if params[option] is None else parse_duration(params[option])
-
-
-def _change(module: AnsibleModule, store: Store) -> Change:
-    """Do what the states that change something ask for."""
-    params = module.params
-    owner = params["owner"] or default_owner()
-    identifier = params["id"] or ""
-    contents = Contents(params["parts"], params["site"], {"ansible-core": module.ansible_version or ""})
-    steps: dict[str, Callable[[], Change]] = {
-        "open": lambda: open_set(
-            store, owner, _age(params, "max_age"), params["accept_state"], parse_duration(params["lock_timeout"])
-        ),
-        "complete": lambda: complete_set(store, identifier, owner, contents, parse_duration(params["leftover_age"])),
-        "abandoned": lambda: abandon_set(store, identifier, owner, params["force"]),
-        "judged": lambda: judge_set(store, identifier, params["level"], params["findings"]),
-        "held": lambda: hold_set(store, identifier, True, params["reason"]),
-        "unheld": lambda: hold_set(store, identifier, False, ""),
-        "absent": lambda: remove_set(store, identifier, params["force"]),
-    }
-    return steps[params["state"]]()
-
-
-def _answer(change: Change, store: Store, params: Mapping[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"changed": change.changed, "msg": change.message, "set": _told(change.backup_set, store)}
-    if params["state"] == "open":
-        answer.update(due=change.due, owner=change.owner)
-    if params["state"] == "judged":
-        answer["result"] = change.result
-    return answer
-
-
-def _found(store: Store, identifier: str | None) -> dict[str, Any]:
-    """The sets below the root and who works there."""
-    every = read_sets(store.root)
-    sets = [entry for entry in every if identifier in (None, entry.id)]
-    best, proved = newest(sets, "verified", "complete"), newest(sets, "verified")
-    lock = read_lock(store.lock_path)
-    return {
-        "changed": False,
-        "msg": f"{len(sets)} backup set" + ("" if len(sets) == 1 else "s"),
-        "set": _told((sets[0] if sets else None) if identifier else best, store),
-        "sets": [_told(entry, store) for entry in sets],
-        "newest": best.id if best else "",
-        "newest_verified": proved.id if proved else "",
-        "lock": lock
-        and {
-            "set": lock.subject,
-            "owner": lock.owner,
-            "host": lock.place.host,
-            "pid": lock.pid,
-            "taken_at": lock.taken_at,
-            "gone": store.gone(lock),
-        },
-    }
-
-
-def _check(module: AnsibleModule, store: Store) -> None:
-    """End the task with the findings about one set, or about the newest one among the others."""
-    params = module.params
-    found = FindingsBuilder(store.clock())
-    if params["id"]:
-        chosen = find_set(store.root, params["id"])
-        if chosen is None:
-            raise BackupSetError(f"there is no complete set {params['id']} below {store.root}")
-    else:
-        sets = read_sets(store.root)
-        chosen = newest(sets, "complete", "verified", "failed")
-        expected = Expectations(
-            params["required_parts"],
-            _age(params, "warning_age"),
-            _age(params, "max_age"),
-            params["max_shrink"],
-            parse_duration(params["leftover_age"]),
-        )
-        check_newest(found, store, sets, expected)
-    if chosen is not None:
-        check_bytes(found, chosen)
-    exit_with_findings(module, found.findings, set=_told(chosen, store))
-
-
-def _told(entry: BackupSet | None, store: Store) -> dict[str, Any] | None:
-    return None if entry is None else entry.as_dict(store.clock())
-
-
 def main() -> None:
     module = AnsibleModule(_ARGUMENTS, required_if=_REQUIRED_IF, supports_check_mode=True)
     params = module.params
@@ -533,13 +424,15 @@ def main() -> None:
         stale_after = parse_duration(params["stale_after"])
         store = Store(os.path.realpath(params["root"]), utc_now, time.sleep, stale_after, module.check_mode)
         if params["state"] == "found":
-            module.exit_json(**_found(store, params["id"]))
+            module.exit_json(**find(store, params["id"]))
         if params["state"] == "checked":
-            _check(module, store)
-        change = _change(module, store)
-        for warning in change.warnings:
+            findings, told = check(store, params)
+            exit_with_findings(module, findings, set=told)
+        tools = {"ansible-core": module.ansible_version or ""}
+        answer, warnings = carry_out(store, params, params["owner"] or default_owner(), tools)
+        for warning in warnings:
             module.warn(warning)
-        module.exit_json(**_answer(change, store, params), diff={"before": change.before, "after": change.after})
+        module.exit_json(**answer)
     except (BackupSetError, LockError, ValueError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:

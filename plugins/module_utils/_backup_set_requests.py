@@ -1,0 +1,141 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is asked of backup_set, from its options to its answer. ``params`` are the options of the module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
+    BackupSet,
+    BackupSetError,
+    find_set,
+    newest,
+    read_sets,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
+    Change,
+    Contents,
+    Store,
+    abandon_set,
+    complete_set,
+    hold_set,
+    open_set,
+    remove_set,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import (
+    Expectations,
+    check_bytes,
+    check_newest,
+    judge_set,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._lock import Lock, read_lock
+from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration
+
+
+def carry_out(
+    store: Store, params: Mapping[str, Any], owner: str, tools: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Do what a state that changes something asks for; the answer and the warnings.
+
+    Raises BackupSetError, LockError, OSError, and ValueError for what is no duration.
+    """
+    change = _steps(store, params, owner, tools)[params["state"]]()
+    answer = {
+        "changed": change.changed,
+        "msg": change.message,
+        "set": _told(change.backup_set, store),
+        "diff": {"before": change.before, "after": change.after},
+    }
+    if params["state"] == "open":
+        answer.update(due=change.due, owner=change.owner)
+    if params["state"] == "judged":
+        answer["result"] = change.result
+    return answer, change.warnings
+
+
+def _steps(
+    store: Store, params: Mapping[str, Any], owner: str, tools: Mapping[str, str]
+) -> dict[str, Callable[[], Change]]:
+    identifier = params["id"] or ""
+    contents = Contents(params["parts"], params["site"], tools)
+    return {
+        "open": lambda: open_set(
+            store, owner, _age(params, "max_age"), params["accept_state"], parse_duration(params["lock_timeout"])
+        ),
+        "complete": lambda: complete_set(store, identifier, owner, contents, parse_duration(params["leftover_age"])),
+        "abandoned": lambda: abandon_set(store, identifier, owner, params["force"]),
+        "judged": lambda: judge_set(store, identifier, params["level"], params["findings"]),
+        "held": lambda: hold_set(store, identifier, True, params["reason"]),
+        "unheld": lambda: hold_set(store, identifier, False, ""),
+        "absent": lambda: remove_set(store, identifier, params["force"]),
+    }
+
+
+def find(store: Store, identifier: str | None) -> dict[str, Any]:
+    """The sets below the root, or the one of an id, and who works there. Raises LockError and OSError."""
+    sets = [entry for entry in read_sets(store.root) if identifier in (None, entry.id)]
+    best, proved = newest(sets, "verified", "complete"), newest(sets, "verified")
+    chosen = best if identifier is None else next(iter(sets), None)
+    return {
+        "changed": False,
+        "msg": f"{len(sets)} backup set" + ("" if len(sets) == 1 else "s"),
+        "set": _told(chosen, store),
+        "sets": [_told(entry, store) for entry in sets],
+        "newest": best.id if best else "",
+        "newest_verified": proved.id if proved else "",
+        "lock": _told_lock(read_lock(store.lock_path), store),
+    }
+
+
+def check(store: Store, params: Mapping[str, Any]) -> tuple[list[Finding], dict[str, Any] | None]:
+    """The findings about the set of an id, or about the newest one among the others, and that set.
+
+    Raises BackupSetError when there is no set of that id, LockError, OSError, and ValueError for what is no duration.
+    """
+    found = FindingsBuilder(store.clock())
+    if params["id"]:
+        chosen = find_set(store.root, params["id"])
+        if chosen is None:
+            raise BackupSetError(f"there is no complete set {params['id']} below {store.root}")
+    else:
+        sets = read_sets(store.root)
+        chosen = newest(sets, "complete", "verified", "failed")
+        check_newest(found, store, sets, _expectations(params))
+    if chosen is not None:
+        check_bytes(found, chosen)
+    return found.findings, _told(chosen, store)
+
+
+def _expectations(params: Mapping[str, Any]) -> Expectations:
+    return Expectations(
+        params["required_parts"],
+        _age(params, "warning_age"),
+        _age(params, "max_age"),
+        params["max_shrink"],
+        parse_duration(params["leftover_age"]),
+    )
+
+
+def _age(params: Mapping[str, Any], option: str) -> float | None:
+    return None if params[option] is None else parse_duration(params[option])
+
+
+def _told(entry: BackupSet | None, store: Store) -> dict[str, Any] | None:
+    return None if entry is None else entry.as_dict(store.clock())
+
+
+def _told_lock(lock: Lock | None, store: Store) -> dict[str, Any] | None:
+    if lock is None:
+        return None
+    return {
+        "set": lock.subject,
+        "owner": lock.owner,
+        "host": lock.place.host,
+        "pid": lock.pid,
+        "taken_at": lock.taken_at,
+        "gone": store.gone(lock),
+    }
