@@ -1,9 +1,10 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m tests.platform up|down|remove|status|heal|fault NAME --root DIR``: the platform from the command line.
+"""The platform from the command line: ``python -m tests.platform ACTION --root DIR``.
 
-Answers in JSON: ``changes`` says what was done, one sentence each; an empty list means that nothing had to be done.
+The actions are up, down, remove, status, heal, ``fault NAME`` and ``judge REPORT``; ``-h`` tells more. Answers are in
+JSON: ``changes`` says what was done, one sentence each; an empty list means that nothing had to be done.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def _act(platform: Miniature, arguments: argparse.Namespace) -> dict[str, Any]:
         return {"parts": platform.status(), "faults": faults.active(platform), "ports": platform.settings.ports}
     if arguments.action == "fault":
         return {"changes": faults.switch(platform, arguments.name)}
+    if arguments.action == "judge":
+        return faults.judge(platform, json.loads(arguments.report.read_text()))
     acts: dict[str, Callable[[], list[str]]] = {
         "up": platform.up,
         "down": platform.down,
@@ -65,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         actions.add_parser(name, parents=[common], help=text)
     fault = actions.add_parser("fault", parents=[common], help="have exactly this fault; none heals all")
     fault.add_argument("name", help=", ".join([*faults.FAULTS, "none"]))
+    judge = actions.add_parser("judge", parents=[common], help="hold a run's report against the faults that are on")
+    judge.add_argument("report", type=Path, help="the report of the run, in JSON")
     return parser
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ _FULL_LOG_BYTES = 6 * 1024**3
 
 @dataclass(frozen=True)
 class Fault:
-    """``plan`` decides what will be broken and returns the note by which ``act`` breaks and ``heal`` mends it."""
+    """``plan`` decides what will be broken and returns the note by which ``act`` breaks and ``heal`` mends it.
+
+    ``found_by`` is the procedure that must find something critical, and patterns of the subjects that it tells of.
+    """
 
     told: str
+    found_by: tuple[str, ...]
     plan: Callable[[Miniature], Note]
     act: Callable[[Miniature, Note], None]
     heal: Callable[[Miniature, Note], None]
@@ -54,6 +59,22 @@ def active(platform: Miniature) -> list[str]:
     return sorted(path.name for path in platform.faults.iterdir()) if platform.faults.exists() else []
 
 
+def judge(platform: Miniature, report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Hold a run's report against the faults: those ``missed``, and critical findings that have ``other`` causes."""
+    critical = [finding for finding in report["run"]["findings"] if finding["status"] == "critical"]
+    caused = {name: [finding for finding in critical if _tells_of(name, finding)] for name in active(platform)}
+    explained = [finding for findings in caused.values() for finding in findings]
+    return {
+        "missed": [name for name, findings in caused.items() if not findings],
+        "other": [f"{finding['subject']}: {finding['summary']}" for finding in critical if finding not in explained],
+    }
+
+
+def _tells_of(name: str, finding: Mapping[str, Any]) -> bool:
+    procedure, *subjects = FAULTS[name].found_by
+    return finding["procedure"] == procedure and any(fnmatch(finding["subject"], pattern) for pattern in subjects)
+
+
 def heal(platform: Miniature, name: str) -> str:
     """Mend one fault; returns a sentence."""
     noted = platform.faults / name
@@ -65,6 +86,7 @@ def heal(platform: Miniature, name: str) -> str:
 def _service_fault(service: str, kind: str, told: str) -> Fault:
     return Fault(
         told,
+        ("health_check", service),
         plan=lambda _platform: {"service": service},
         act=lambda platform, _note: platform.services[service].set_fault(kind),
         heal=lambda platform, _note: platform.services[service].set_fault(""),
@@ -131,13 +153,30 @@ FAULTS = {
     # The inventory reads the password in the note instead of the true one.
     "redis-password": Fault(
         "the catalog holds a wrong password for Redis",
+        ("health_check", "redis:cache"),
         plan=lambda _platform: {"password": "a-wrong-password"},
         act=lambda _platform, _note: None,
         heal=lambda _platform, _note: None,
     ),
     "certificate-expiring": Fault(
-        "the gateway serves a certificate near its end", plan=lambda _platform: {}, act=_expire, heal=_renew
+        "the gateway serves a certificate near its end",
+        ("security_scan", "localhost:*", "*/gateway.pem"),
+        plan=lambda _platform: {},
+        act=_expire,
+        heal=_renew,
     ),
-    "corrupt-backup": Fault("flipped byte {offset} of {path}", plan=_choose_byte, act=_flip_byte, heal=_restore_byte),
-    "full-log": Fault("{path} grew to {gib} GiB", plan=_name_full_log, act=_fill_log, heal=_remove_log),
+    "corrupt-backup": Fault(
+        "flipped byte {offset} of {path}",
+        ("backup_verification", "redis:cache", "backup"),
+        plan=_choose_byte,
+        act=_flip_byte,
+        heal=_restore_byte,
+    ),
+    "full-log": Fault(
+        "{path} grew to {gib} GiB",
+        ("log_rotation", "*/debug.trace"),
+        plan=_name_full_log,
+        act=_fill_log,
+        heal=_remove_log,
+    ),
 }

@@ -66,7 +66,7 @@ class Miniature:
 
     def __init__(self, root: Path, port: int | None = None, backups: Path | None = None) -> None:
         self.root = root.resolve()
-        self.backups = backups or self.root / "backups"
+        self.backups = (backups or self.root / "backups").resolve()
         try:
             self.settings = Settings.read(self.root / "platform.json")
         except ValueError as error:

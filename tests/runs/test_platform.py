@@ -261,6 +261,22 @@ def test_unknown_fault_is_refused_with_those_that_there_are(running: Running) ->
     assert "there are: service-down, service-hanging" in running.refused("fault", "earthquake")
 
 
+def test_report_of_a_run_is_held_against_the_faults(running: Running, tmp_path: Path) -> None:
+    def judged(*findings: dict[str, str]) -> dict[str, list[str]]:
+        report = tmp_path / "report.json"
+        report.write_text(json.dumps({"run": {"findings": findings}}))
+        answer: dict[str, list[str]] = json.loads(running.command_line("judge", str(report)).stdout)
+        return answer
+
+    down = {"procedure": "health_check", "subject": "auth-service", "status": "critical", "summary": "no answer"}
+    full = {"procedure": "performance_monitoring", "subject": "/", "status": "critical", "summary": "is full"}
+    running.act("fault", "service-down")
+    assert judged(down) == {"missed": [], "other": []}
+    assert judged({**down, "status": "warning"}, full) == {"missed": ["service-down"], "other": ["/: is full"]}
+    running.act("heal")
+    assert judged(down)["other"] == ["auth-service: no answer"]
+
+
 def inventory(demo: Path) -> subprocess.CompletedProcess[str]:
     """The catalog of the demo's inventory, templated."""
     names = ["site", "services", "gateway", "redis", "firestore", "backup", "certificates", "logs", "contacts", "state"]
