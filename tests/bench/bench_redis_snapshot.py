@@ -16,7 +16,7 @@ from tests.platform.parts.redis import RedisServer, seed
 
 KEYS = 1_000_000
 MOST_MEGABYTES = 100
-_TURNS = 5
+_TURNS = 3
 
 
 def rows() -> list[Row]:
