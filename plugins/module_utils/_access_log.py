@@ -70,7 +70,7 @@ class RouteNames:
         """Route of ``GET /path`` without query string, such as ``GET /api/orders/:id``."""
         if self._templates:
             text = target.decode("utf-8", "replace")
-            method, _, path = text.partition(" ")
+            method, _space, path = text.partition(" ")
             for template, regex in self._templates:
                 if regex.fullmatch(text if " " in template else path):
                     return template if " " in template else f"{method} {template}"

@@ -121,5 +121,5 @@ def enter(stream: IO[bytes], position: int) -> int:
 
 
 def _few_lines(stream: IO[bytes]) -> bytes:
-    lines = b"".join(stream.readline(_LONGEST_LINE) for _ in range(20))
+    lines = b"".join(stream.readline(_LONGEST_LINE) for _line in range(20))
     return lines if lines.endswith(b"\n") else lines + b"\n"

@@ -111,7 +111,7 @@ def decide(
             notices.append(Notice(kind, key, state, finding, _children(finding, findings)))
     notices += [
         Notice("recovered", key, before, _found(findings, key))
-        for key, (before, _) in told.items()
+        for key, (before, _sent) in told.items()
         if _is_over(key, contact, states)
     ]
     return sorted(notices, key=lambda notice: (_KINDS.index(notice.kind), -rank(notice.state.status), notice.key))
@@ -173,13 +173,14 @@ def compose(contact: Contact, notices: Sequence[Notice], site: str, run: str, no
 
 
 def _lines(notice: Notice, now: datetime) -> list[str]:
-    _, check, subject, host = notice.key
+    _procedure, check, subject, host = notice.key
     name = subject if subject == host else f"{subject} on {host}"
     lasted = format_duration(max(0.0, (now - parse_time(notice.state.since)).total_seconds()))
     if notice.kind == "recovered":
         present = notice.finding.summary if notice.finding else "is no longer found"
         return [f"  OK        {name}: {present}", f"            ({check}; was {notice.state.status} for {lasted})"]
-    assert notice.finding is not None
+    if notice.finding is None:
+        raise AssertionError("only a recovery is told without its finding")
     since = "" if notice.kind == "new" else f" (since {notice.state.since}, {lasted})"
     lines = [f"  {notice.state.status.upper():9} {name}: {notice.finding.summary}{since}"]
     if notice.finding.hint:

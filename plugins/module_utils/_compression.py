@@ -111,7 +111,8 @@ def _zstd_program(target: Writer, level: int) -> Iterator[Writer]:
     with subprocess.Popen(
         ["zstd", "-q", "-c", f"-{level}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as program:
-        assert program.stdin is not None and program.stdout is not None
+        if program.stdin is None or program.stdout is None:
+            raise AssertionError("both ends were asked for")
         relay = _Relay(program.stdout, target)
         try:
             yield program.stdin
@@ -161,7 +162,8 @@ def _zstd_program_pieces(path: str) -> Iterator[bytes]:
     with subprocess.Popen(
         ["zstd", "-q", "-d", "-c", "--", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as program:
-        assert program.stdout is not None
+        if program.stdout is None:
+            raise AssertionError("its output was asked for")
         try:
             yield from _pieces(program.stdout.read)
             _check_program(program)
@@ -170,7 +172,8 @@ def _zstd_program_pieces(path: str) -> Iterator[bytes]:
 
 
 def _check_program(program: subprocess.Popen[bytes]) -> None:
-    assert program.stderr is not None
+    if program.stderr is None:
+        raise AssertionError("its errors were asked for")
     told = program.stderr.read().decode("utf-8", "replace").strip()
     if program.wait():
         raise CompressionError(f"zstd failed: {told or f'exit code {program.returncode}'}")

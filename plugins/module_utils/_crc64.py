@@ -79,7 +79,7 @@ def _doublings(bits: int, degree: int, gap: int) -> int:
 
 
 def _table_entry(byte: int) -> int:
-    for _ in range(8):
+    for _bit in range(8):
         byte = (byte >> 1) ^ (_POLYNOMIAL if byte & 1 else 0)
     return byte
 

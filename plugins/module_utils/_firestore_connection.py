@@ -120,7 +120,7 @@ def credentials(target: Target) -> Any:
             accounts = load("google.oauth2", "service_account").Credentials
             found = accounts.from_service_account_file(target.service_account_file, scopes=_SCOPES)
         else:
-            found, _ = auth.default(scopes=_SCOPES)
+            found, _project = auth.default(scopes=_SCOPES)
     except (load("google.auth", "exceptions").GoogleAuthError, OSError, ValueError) as error:
         source = target.service_account_file or "the application default credentials"
         raise FirestoreAccessError(

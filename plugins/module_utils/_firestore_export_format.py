@@ -288,7 +288,7 @@ def _part(folder: str, pointer: bytes, name: str) -> ExportPart:
 
 
 def _path_element(element: bytes, name: str) -> tuple[str, str]:
-    found = {number: value for number, _, value in _fields(element, name)}
+    found = {number: value for number, _wire, value in _fields(element, name)}
     kind, identifier = found.get(2), found.get(4, found.get(3))
     if not isinstance(kind, bytes) or identifier is None:
         raise ExportFormatError(f"{name}: a document without a path")
@@ -320,7 +320,8 @@ def _number(message: bytes, number: int, name: str) -> int:
     """The first integer field of that number; 0, as protocol buffers have it, when there is none."""
     for found, wire, value in _fields(message, name):
         if found == number and wire == _VARINT:
-            assert isinstance(value, int)
+            if not isinstance(value, int):
+                raise AssertionError("a varint is an integer")
             return value
     return 0
 
@@ -375,7 +376,7 @@ def _end_of_group(message: bytes, position: int, name: str) -> tuple[int, int]:
         elif wire == _GROUP:
             depth += 1
         elif wire == _VARINT:
-            _, position = _varint(message, position, name)
+            _value, position = _varint(message, position, name)
         else:
             position = _extent(message, position, wire, name)[2]
 

@@ -19,8 +19,8 @@ def sparkline(points: Sequence[tuple[datetime, float]], width: int = 220, height
     """
     if not points:
         return ""
-    times = [moment.timestamp() for moment, _ in points]
-    values = [value for _, value in points]
+    times = [moment.timestamp() for moment, _value in points]
+    values = [value for _moment, value in points]
     places = [
         (_scaled(moment, min(times), max(times), width), height - _scaled(value, min(values), max(values), height))
         for moment, value in zip(times, values)

@@ -137,7 +137,8 @@ class Connector:
         except OSError as error:
             wrapped.close()
             raise _handshake_failure(error, endpoint, trace) from error
-        assert isinstance(wrapped, _TlsSocket)
+        if not isinstance(wrapped, _TlsSocket):
+            raise AssertionError("the context makes sockets of this class")
         wrapped.trace = trace
         trace.certificate_expires = not_after(wrapped.getpeercert(True) or b"")
         return wrapped

@@ -156,7 +156,8 @@ def run_command(argv: Sequence[str], deadline: Deadline, max_bytes: int) -> Comm
         raise NotMeasurableError(
             f"{argv[0]} cannot be started: {error.strerror}", "Install it, or correct argv of the probe"
         ) from error
-    assert process.stdout is not None
+    if process.stdout is None:
+        raise AssertionError("its output was asked for")
     output = bytearray()
     reader = threading.Thread(target=_drain, args=(process.stdout, output, max_bytes), daemon=True)
     reader.start()

@@ -165,4 +165,4 @@ def _check_url(probe: Probe) -> None:
         raise ValueError(f"url of a probe of type {probe.type} must begin with {' or '.join(schemes)}, then a host")
     if parts.username is not None:
         raise ValueError("url holds credentials, which would be shown: put them into username and password")
-    _ = parts.port  # raises ValueError when it is none
+    _port = parts.port  # raises ValueError when it is none

@@ -52,4 +52,5 @@ class Progress:
     def _write(self, done: int, total: int | None, now: float) -> None:
         if self._file:
             line = {"what": self._what, "bytes": done, "total": total, "seconds": round(now - self._started, 1)}
-            print(json.dumps(line), file=self._file, flush=True)
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()

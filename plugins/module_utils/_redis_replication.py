@@ -79,7 +79,7 @@ class SnapshotLink:
             answer = self._ask(b"SYNC\r\n")
         replication_id, offset = None, None
         if answer.startswith("+FULLRESYNC "):
-            _, replication_id, told = answer.split()
+            _word, replication_id, told = answer.split()
             offset = int(told)
             answer = self._line()
         if answer.startswith("-"):

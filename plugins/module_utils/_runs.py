@@ -92,7 +92,7 @@ def presence_findings(
     finding of its own, under which its missing procedures are told.
     """
     seen = {(outcome.procedure, outcome.host) for outcome in outcomes}
-    answering = {host for _, host in seen}
+    answering = {host for _procedure, host in seen}
     at = isoformat(now)
     found = [_host_finding(host, host in answering, at) for host in _hosts(expected)]
     for procedure, hosts in expected.items():

@@ -234,7 +234,7 @@ def main() -> None:
         if not module.check_mode:
             # Sent outside the transaction: a slow target must not lock the history.
             sent = [(message, deliver(message)) for message in messages]
-        deliveries = [item for _, items in sent for item in items]
+        deliveries = [item for _contact, items in sent for item in items]
         findings = judge(contacts, run, deliveries, now)
         if not module.check_mode:
             with opened(module.params["database"], write=True) as history:
