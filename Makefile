@@ -48,7 +48,7 @@ build: ## The collection's archive
 
 changelog: ## Write CHANGELOG.md for the version in galaxy.yml anew
 	@tools/bootstrap lint && . $(VENV)/bin/activate && \
-	  antsibull-changelog release --update-existing --refresh --reload-plugins
+	  antsibull-changelog release --update-existing --refresh-plugins --reload-plugins
 
 lock: ## Lock the Python packages of development anew
 	@tools/bootstrap lint && . $(VENV)/bin/activate && \
