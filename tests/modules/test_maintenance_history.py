@@ -176,7 +176,7 @@ def test_what_is_no_database_is_refused_and_kept(recorder: Recorder) -> None:
     assert recorder.database.read_text().startswith("these are my notes")
 
 
-def test_a_full_disk_is_named(recorder: Recorder) -> None:
+def test_a_full_disk_is_named() -> None:
     answer = run_module(
         "maintenance_history",
         {"database": "/dev/full/history.sqlite3", "site": "test", "run": "daily", "state": "opened"},
