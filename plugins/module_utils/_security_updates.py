@@ -16,9 +16,9 @@ from ansible_collections.upkeep.ops.plugins.module_utils._findings import Findin
 from ansible_collections.upkeep.ops.plugins.module_utils._programs import ProgramError, Runner
 from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration
 
-#: ``Inst name [installed] (version origin:release/suite, ... [architecture])``
-_INST = re.compile(r"^Inst (\S+) (?:\[([^\]]*)\] )?\((\S+) (.*?)(?: \[[^\]]*\])?\)")
-_SECURITY_ORIGIN = re.compile(r"(?:^|[ ,])(?:Debian-Security:|[^,]*-security(?:$|,))")
+#: ``name/suite,suite available architecture [upgradable from: installed]``
+_UPGRADABLE = re.compile(r"^([^/\s]+)/(\S+) (\S+) \S+ \[upgradable from: (\S+)\]$")
+_SECURITY_SUITE = re.compile(r"(?:^|,)[^,]*-security(?=,|$)")
 #: ``RHSA-2026:1234 Important/Sec. openssl-1:3.0.7-28.el9_4.x86_64``
 _ADVISORY = re.compile(r"^(\S+)\s+\S*/?Sec\.\s+(\S+)$")
 _DNF_PACKAGE = re.compile(r"^(.+)-([^-]+-[^-]+)\.[^.]+$")
@@ -44,13 +44,17 @@ class UpdatesError(Exception):
 
 
 def parse_apt(output: str) -> list[Update]:
-    """Security updates in the output of ``apt-get -s dist-upgrade``."""
-    found = []
-    for line in output.splitlines():
-        match = _INST.match(line)
-        if match and _SECURITY_ORIGIN.search(match.group(4)):
-            found.append(Update(match.group(1), match.group(2) or "", match.group(3)))
-    return found
+    """Security updates in the output of ``apt list --upgradable``.
+
+    That list, and not a simulated upgrade, because it needs a sixth of the time: nothing has to be resolved. Packages
+    that are held back are in it as well; their holes are open all the same.
+    """
+    matches = [_UPGRADABLE.match(line.strip()) for line in output.splitlines()]
+    return [
+        Update(match.group(1), match.group(4), match.group(3))
+        for match in matches
+        if match and _SECURITY_SUITE.search(match.group(2))
+    ]
 
 
 def parse_dnf(output: str) -> list[Update]:
@@ -75,7 +79,7 @@ def pending_apt(run: Runner, timeout: float, now: datetime, max_age: float, var:
     age = now.timestamp() - max(_modified(os.path.join(var, stamp)) for stamp in _APT_STAMPS)
     if age > max_age:
         raise UpdatesError(f"the package lists are {format_duration(age)} old", refresh)
-    return parse_apt(_output(run, ["apt-get", "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"], timeout))
+    return parse_apt(_output(run, ["apt", "list", "--upgradable"], timeout))
 
 
 def pending_dnf(run: Runner, timeout: float) -> list[Update]:

@@ -123,7 +123,13 @@ def test_updates_are_those_of_dpkg_and_old_lists_are_unknown() -> None:
     if finding["status"] == "unknown":
         pytest.skip(finding["summary"])
     assert finding["value"] == len(answer["updates"]) and (finding["status"] == "warning") == bool(answer["updates"])
-    for update in [each for each in answer["updates"] if each["installed"]][:5]:
+    plan = subprocess.run(
+        ["apt-get", "-s", "dist-upgrade"], capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C"}
+    ).stdout
+    upgraded = {line.split()[1] for line in plan.splitlines() if line.startswith("Inst ") and "[" in line.split()[2]}
+    secured = {line.split()[1] for line in plan.splitlines() if line.startswith("Inst ") and "ecurity" in line}
+    assert secured & upgraded <= {update["package"] for update in answer["updates"]}
+    for update in answer["updates"][:5]:
         shown = ["dpkg-query", "-W", "-f", "${Version}\n", update["package"]]
         installed = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split()
         assert update["installed"] in installed
