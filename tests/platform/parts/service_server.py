@@ -179,7 +179,10 @@ def main() -> None:
     server = Server((service.address, service.port), handler)
     # shutdown() waits for serve_forever(), which the signal has interrupted: it needs a thread of its own.
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    service.pid_file.write_text(f"{os.getpid()}\n")
+    # Whoever reads the pid file meanwhile finds a pid in it.
+    written = service.pid_file.with_suffix(".new")
+    written.write_text(f"{os.getpid()}\n")
+    written.replace(service.pid_file)
     service.note("started")
     server.serve_forever(poll_interval=0.05)
     server.server_close()
