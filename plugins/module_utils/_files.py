@@ -45,6 +45,24 @@ def publish_text(path: str, text: str, mode: int = 0o600) -> None:
         stream.write(text.encode())
 
 
+def published_link(path: str, target: str) -> None:
+    """Make or turn a symbolic link, without a moment in which it is not there."""
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.partial")
+    os.symlink(target, temporary)
+    os.replace(temporary, path)
+    sync_folder(folder)
+
+
+def text_of(path: str) -> str | None:
+    """The text of a file, or None when it is not there."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
 def sync_folder(folder: str) -> None:
     """Make renames, creations and removals in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
