@@ -94,7 +94,7 @@ class Miniature:
         """Stop every part and delete the root. Raises PlatformError when the root is not a platform's."""
         if not self.root.exists():
             return []
-        if not (self.root / "platform.json").exists() and any(self.root.iterdir()):
+        if not (self.root / "platform.json").exists() and {path.name for path in self.root.iterdir()} - {"lock"}:
             raise PlatformError(f"{self.root} is not removed: it holds no platform.json, so it is no platform's folder")
         changes = self.down()
         shutil.rmtree(self.root)

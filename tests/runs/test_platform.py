@@ -67,11 +67,14 @@ class Running:
         argv = [*prefix, sys.executable, "-m", "tests.platform", *words, "--root", str(self.root)]
         return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, **settings)
 
-    def playbook(self, state: str, **variables: Any) -> int:
-        """Run platform.yml; returns the number of changed tasks."""
+    def run_playbook(self, state: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         given = {"platform_root": str(self.root), "platform_state": state, **variables}
         argv = ["ansible-playbook", "tests/platform/platform.yml", "-i", "localhost,", "-e", json.dumps(given)]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    def playbook(self, state: str, **variables: Any) -> int:
+        """Run platform.yml; returns the number of changed tasks."""
+        done = self.run_playbook(state, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         changed = re.search(r"changed=(\d+)", done.stdout)
         assert changed, done.stdout
@@ -309,11 +312,12 @@ def test_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         platform = Running(tmp_path, port)
-        told = platform.command_line("up", "--port", str(port))
+        told = platform.run_playbook("started", platform_port=port)
     started = processes_below(tmp_path)
-    platform.command_line("remove")
-    assert f"port {port} of 127.0.0.1 is taken" in told.stderr and f"PORT={port + 1}" in told.stderr
-    assert started == []
+    platform.act("remove")
+    words = f"port {port} of 127.0.0.1 is taken by another program; choose a port for the gateway"
+    assert told.returncode != 0 and words in " ".join(told.stdout.split()), told.stdout
+    assert started == [] and not platform.root.exists()
 
 
 def as_plain_user(folder: Path) -> list[str]:

@@ -145,8 +145,10 @@ class Nginx:
         leaf = self.certificate.read_text().partition(_END)[0] + _END
         wanted = ssl.PEM_cert_to_DER_cert(leaf)
         deadline = time.monotonic() + timeout
+        before = set(_workers_in(self.folder))
         os.kill(pid, signal.SIGHUP)
-        while self._served() != wanted:
+        # For a moment old and new workers take connections side by side.
+        while self._served() != wanted or any(_takes_connections(worker) for worker in before - {pid}):
             if time.monotonic() > deadline:
                 raise PartError(f"nginx still serves another certificate than {self.certificate} after {timeout} s")
             time.sleep(0.02)
@@ -203,3 +205,11 @@ def _workers_in(folder: Path) -> Iterator[int]:
             is_nginx = entry.name.isdigit() and (entry / "comm").read_text() == "nginx\n"
             if is_nginx and (entry / "cwd").readlink() == folder:
                 yield int(entry.name)
+
+
+def _takes_connections(worker: int) -> bool:
+    """Whether a worker is neither gone nor shutting down, as it says itself in its command line."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{worker}/cmdline").read_bytes()
+        return bool(words) and b"shutting down" not in words
+    return False
