@@ -13,6 +13,7 @@ from typing import Any
 _RANGE = re.compile(r"\s*(\d{3})\s*(?:-\s*(\d{3})\s*)?")
 _STEP = re.compile(r"\.?(?:\[(?P<index>\d+)\]|\[(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\]|(?P<key>[^.\[\]]+))")
 _LONGEST_QUOTE = 60
+_LONGEST_ANSWER = 200
 
 
 def parse_ranges(ranges: Sequence[str]) -> list[range]:
@@ -51,6 +52,16 @@ def body_problems(body: bytes, regex: str, paths: Mapping[str, Any], complete: b
         yield from _json_problems(text, paths, complete)
 
 
+def said(body: bytes) -> str:
+    """What a service says in JSON of its failure, as a clause; pages for people are left out."""
+    text = body.decode("utf-8", "replace")
+    try:
+        told = isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        told = False
+    return f"; it says {_quoted(text, _LONGEST_ANSWER)}" if told else ""
+
+
 def _json_problems(text: str, paths: Mapping[str, Any], complete: bool) -> Iterator[str]:
     try:
         document = json.loads(text)
@@ -86,7 +97,7 @@ def _equal(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, longest: int = _LONGEST_QUOTE) -> str:
     """The beginning of an answer on one line."""
     line = " ".join(text.split())
-    return repr(line) if len(line) <= _LONGEST_QUOTE else repr(line[:_LONGEST_QUOTE]) + "..."
+    return repr(line) if len(line) <= longest else repr(line[:longest]) + "..."

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ansible_collections.upkeep.ops.plugins.module_utils._deadline import DeadlineExceededError
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
 from ansible_collections.upkeep.ops.plugins.module_utils._probe import Probe, ProbeFailedError, Prober, Trace
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import body_problems, parse_ranges
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import body_problems, parse_ranges, said
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, Endpoint, trust_of
 
 _PORTS = {"http": 80, "https": 443}
@@ -213,13 +213,24 @@ def _failure(error: Exception, requests: Any, probe: Probe, trace: Trace) -> Exc
     return ProbeFailedError(f"the request failed: {error}", "Check the URL and the service's log")
 
 
+def _advice(code: int) -> str:
+    """What to do about a status that was not expected."""
+    if code in (502, 504):  # by these a proxy speaks of what is behind it
+        return "A proxy answered in the service's place: see whether the service runs, then look at its log"
+    if code >= 500:
+        return "Look at the service's log, and at what it depends on"
+    if code in (401, 403):
+        return "Check the probe's credentials, or name this status in the probe's option status"
+    return "Check the probe's URL, or name this status in the probe's option status"
+
+
 def _judge(probe: Probe, trace: Trace, body: bytes) -> str:
     """What was answered. Raises ProbeFailedError when status or body are not as expected."""
     if not any(trace.status_code in codes for codes in parse_ranges(probe.status)):
         raise ProbeFailedError(
             f"answered {trace.status_code} after {trace.phases['ttfb'] * 1000:.0f} ms, "
-            f"expected {', '.join(probe.status)}",
-            "Look at the service's log; which answers are right is set by status",
+            f"expected {', '.join(probe.status)}{said(body)}",
+            _advice(trace.status_code or 0),
         )
     problems = list(body_problems(body, probe.regex, probe.json, len(body) < probe.max_bytes))
     if problems:

@@ -287,7 +287,7 @@ findings:
       subject: auth-service
       status: critical
       summary: answered 503 after 12 ms, expected 200-299
-      hint: Look at the service's log; which answers are right is set by status
+      hint: Look at the service's log, and at what it depends on
       value: 12.6
       unit: ms
       threshold: null

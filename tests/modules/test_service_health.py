@@ -94,9 +94,14 @@ def test_wrong_answers_say_what_was_expected(http_server: HttpServer) -> None:
             {"name": "regex", "url": up, "regex": "DOWN"},
             {"name": "no json", "url": http_server.url + "/status/200", "json": {"status": "UP"}},
             {"name": "minor", "url": http_server.url + "/status/503", "critical": False},
+            {"name": "502", "url": http_server.url + "/status/502"},
+            {"name": "404", "url": http_server.url + "/status/404"},
+            {"name": "says why", "url": up, "status": ["204"]},
         ]
     )
     assert found["503"]["status"] == "critical"
+    assert "see whether the service runs" in found["502"]["hint"] and "URL" in found["404"]["hint"]
+    assert "expected 204; it says '{" in found["says why"]["summary"]
     assert found["503"]["summary"].startswith("answered 503 after ")
     assert found["503"]["summary"].endswith("ms, expected 200-299")
     assert 'status is \'"UP"\', expected "DOWN"' in found["json"]["summary"]

@@ -20,7 +20,12 @@ from ansible_collections.upkeep.ops.plugins.module_utils._deadline import (
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import rank
 from ansible_collections.upkeep.ops.plugins.module_utils._probe import Probe, ProbeFailedError, Trace
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import body_problems, parse_path, parse_ranges
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import (
+    body_problems,
+    parse_path,
+    parse_ranges,
+    said,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import not_after
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_http import endpoint_of
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_local import _judge_unit
@@ -95,6 +100,13 @@ def test_paths() -> None:
     for wrong in ("a[", "a[b]", "a..b", "]"):
         with pytest.raises(ValueError, match="is no JSON path"):
             parse_path(wrong)
+
+
+def test_of_a_failure_only_words_in_json_are_quoted() -> None:
+    assert said(b'{"error": "overloaded"}') == """; it says '{"error": "overloaded"}'"""
+    assert len(said(b'{"error": "%s"}' % (b"x" * 9999))) < 250
+    for page in (b"<html>Bad Gateway</html>", b"", b"[" * 100_000, b'"text"'):
+        assert said(page) == ""
 
 
 @given(st.binary(max_size=200), st.booleans())
