@@ -139,6 +139,15 @@ def test_one_failure_stops_nothing_and_the_run_fails_at_its_end(site: Site) -> N
     assert "the disk is full" in site.report("html") and "the disk is full" in (site.folder / "alerts.log").read_text()
 
 
+def test_a_role_that_is_not_there_is_a_failure_like_any_other(site: Site) -> None:
+    site.procedures.append("missing")
+    site.procedure("fine", leave(FINE))
+    done = site.run()
+    assert done.returncode == 2, done.stdout
+    assert site.history("SELECT procedure, status FROM outcomes") == [("missing", "critical"), ("fine", "ok")]
+    assert "missing" in site.history("SELECT error FROM outcomes WHERE failed")[0][0]
+
+
 def test_findings_of_a_failed_check_are_kept(site: Site) -> None:
     found = {**FINE["findings"][0], "status": "critical", "summary": "is open"}
     tasks = [*leave({"findings": [found]}), {"name": "Break", "ansible.builtin.fail": {"msg": "after that"}}]
