@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import STATUSES, Finding, rank, worst
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, count_statuses, worst_first
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_time
 
@@ -56,6 +56,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, contact TEXT NOT NULL, target TEXT NOT NULL,
             sent_at TEXT NOT NULL, delivered INTEGER NOT NULL, error TEXT NOT NULL, subject TEXT NOT NULL)""",
     ),
+    ("ALTER TABLE states ADD COLUMN observed_at TEXT NOT NULL DEFAULT ''",),
 )
 
 #: A run that was opened this long ago and never closed was killed.
@@ -75,11 +76,19 @@ class HistoryError(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """Where a check stands: its status, since when, and the last sentence said of it."""
+    """Where a check stands: its status, since when, the last sentence said of it, and when that was seen."""
 
     status: str
     since: str
     summary: str
+    observed_at: str = ""
+
+    def is_newer_than(self, moment: str, now: str) -> bool:
+        """Whether this was seen after ``moment``, which an earlier run took down and wrote later.
+
+        What was seen after ``now`` comes from a clock that is wrong, and holds nothing up.
+        """
+        return moment < self.observed_at <= now
 
 
 @contextmanager
@@ -95,7 +104,7 @@ def opened(path: str, *, write: bool) -> Iterator[History]:
             _make_private(path)
         connection = sqlite3.connect(":memory:" if in_memory else path, timeout=30, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
-        raise HistoryError(f"the history {path} cannot be opened: {error}") from error
+        raise HistoryError(f"the history {path} cannot be opened: {error}; {_remedy(error)}") from error
     try:
         connection.row_factory = sqlite3.Row
         if write:
@@ -106,9 +115,24 @@ def opened(path: str, *, write: bool) -> Iterator[History]:
         yield History(connection)
         connection.execute("COMMIT" if write else "ROLLBACK")
     except sqlite3.Error as error:
-        raise HistoryError(f"the history {path} cannot be used: {error}") from error
+        raise HistoryError(f"the history {path} cannot be used: {error}; {_remedy(error)}") from error
     finally:
         connection.close()
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error of the operating system or of SQLite."""
+    told = str(error)
+    remedies = (
+        ("locked", "another run has been writing for half a minute: see what holds it, then run again"),
+        ("full", "make room on its file system"),
+        ("Permission denied", "run as the user who owns the folder, or correct upkeep_state"),
+        ("readonly", "run as the user who owns it, or correct upkeep_state"),
+        ("FOREIGN KEY", "the run is not in this history: use the database in which it was closed"),
+        ("not a database", "move it away, and the next run makes a new one"),
+        ("malformed", "restore it from a copy, or move it away, and the next run makes a new one"),
+    )
+    return next((remedy for words, remedy in remedies if words in told), "look at the folder and its file system")
 
 
 def _make_private(path: str) -> None:
@@ -182,7 +206,7 @@ class History:
         self._db.execute("UPDATE runs SET ended_at = ?, status = ? WHERE id = ?", (isoformat(now), status, run_id))
         self._insert_outcomes(run_id, outcomes)
         self.add_findings(run_id, findings)
-        self._update_states(site, outcomes, findings)
+        self._update_states(site, isoformat(now), outcomes, findings)
 
     def _insert_outcomes(self, run_id: str, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
@@ -212,32 +236,45 @@ class History:
             ],
         )  # fmt: skip
 
+    def add_alert_findings(self, run_id: str, findings: Sequence[Finding]) -> None:
+        """Add what is wrong with the alerting itself to a closed run; it may make the run's verdict worse."""
+        self.add_findings(run_id, [replace(item, procedure="alert") for item in findings])
+        row = self._db.execute("SELECT status FROM runs WHERE id = ?", (run_id,)).fetchone()
+        if row is not None and row["status"] in STATUSES:
+            status = worst([row["status"], *(item.status for item in findings)])
+            self._db.execute("UPDATE runs SET status = ? WHERE id = ?", (status, run_id))
+
     # -- states ----------------------------------------------------------------------------------------------------
 
-    def _update_states(self, site: str, outcomes: Iterable[Outcome], findings: Sequence[Finding]) -> None:
+    def _update_states(self, site: str, now: str, outcomes: Iterable[Outcome], findings: Sequence[Finding]) -> None:
+        """Bring the states forward. A long run that ends after a shorter one takes nothing of that one back."""
         known = self.states(site)
         current = {identity(item) for item in findings}
-        finished = {(outcome.procedure, outcome.host) for outcome in outcomes if not outcome.failed}
-        for key in known:
+        began = {(item.procedure, item.host): item.started_at for item in outcomes if not item.failed}
+        for key, state in known.items():
             # A procedure that ran to its end and no longer names a subject has found nothing wrong with it any more.
-            if key not in current and (key[0], key[3]) in finished:
+            started_at = began.get((key[0], key[3]))
+            if key not in current and started_at is not None and not state.is_newer_than(started_at, now):
                 self._db.execute(
                     "DELETE FROM states WHERE site = ? AND procedure = ? AND check_name = ? AND subject = ? "
                     "AND host = ?",
                     (site, *key),
                 )
-        for item in findings:
+        # The worst one last: it is what stands when a procedure names a check twice.
+        for item in sorted(findings, key=lambda item: rank(item.status)):
             before = known.get(identity(item))
+            if before and before.is_newer_than(item.observed_at, now):
+                continue
             since = before.since if before and before.status == item.status else item.observed_at
             self._db.execute(
-                "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (site, *identity(item), item.status, since, item.summary),
+                "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (site, *identity(item), item.status, since, item.summary, item.observed_at),
             )
 
     def states(self, site: str) -> dict[Identity, State]:
         """Where every check of the site stands after its last run."""
         rows = self._db.execute("SELECT * FROM states WHERE site = ?", (site,))
-        return {_key(row): State(row["status"], row["since"], row["summary"]) for row in rows}
+        return {_key(row): State(row["status"], row["since"], row["summary"], row["observed_at"]) for row in rows}
 
     # -- notifications ---------------------------------------------------------------------------------------------
 
@@ -298,11 +335,24 @@ class History:
             "counts": count_statuses(findings),
             "outcomes": self._outcomes(run_id),
             "findings": [
-                {**item.as_dict(), "since": states[identity(item)].since if identity(item) in states else ""}
-                for item in worst_first(findings)
+                {**item.as_dict(), "since": self._since(row["site"], item, states)} for item in worst_first(findings)
             ],
             "deliveries": self._deliveries(run_id),
         }
+
+    def _since(self, site: str, item: Finding, states: Mapping[Identity, State]) -> str:
+        """Since when a finding had its status, also when later runs found another one."""
+        state = states.get(identity(item))
+        if state and state.status == item.status and state.since <= item.observed_at:
+            return state.since
+        row = self._db.execute(
+            "WITH seen AS (SELECT findings.status, findings.observed_at FROM findings JOIN runs ON runs.id = run_id "
+            "WHERE procedure = ? AND check_name = ? AND subject = ? AND host = ? AND observed_at <= ? AND site = ?) "
+            "SELECT MIN(observed_at) FROM seen WHERE status = ? AND observed_at > "
+            "COALESCE((SELECT MAX(observed_at) FROM seen WHERE status != ?), '')",
+            (*identity(item), item.observed_at, site, item.status, item.status),
+        ).fetchone()
+        return str(row[0] or item.observed_at)
 
     def _findings(self, run_id: str) -> list[Finding]:
         rows = self._db.execute("SELECT * FROM findings WHERE run_id = ?", (run_id,))
@@ -370,7 +420,8 @@ class History:
     def trends(self, site: str, since: str, most: int) -> list[dict[str, Any]]:
         """Series of figures since a moment, one a host and metric: ``{host, name, points: [[time, value], ...]}``.
 
-        Each series keeps its last ``most`` points; series with fewer than two are left out, they show no trend.
+        A series with more than ``most`` points keeps so many, spread evenly, the first and the newest among them;
+        series with fewer than two are left out, they show no trend.
         """
         rows = self._db.execute(
             "SELECT metrics.* FROM metrics JOIN runs ON runs.id = metrics.run_id "
@@ -381,7 +432,7 @@ class History:
         for row in rows:
             series.setdefault((row["host"], row["name"]), []).append([row["observed_at"], row["value"]])
         return [
-            {"host": host, "name": name, "points": points[-most:]}
+            {"host": host, "name": name, "points": _thinned(points, most)}
             for (host, name), points in series.items()
             if len(points) > 1
         ]
@@ -389,3 +440,9 @@ class History:
 
 def _key(row: sqlite3.Row) -> Identity:
     return row["procedure"], row["check_name"], row["subject"], row["host"]
+
+
+def _thinned(points: list[list[Any]], most: int) -> list[list[Any]]:
+    if len(points) <= most:
+        return points
+    return [points[index * (len(points) - 1) // (most - 1)] for index in range(most)]

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import STATUSES, Finding, rank, worst
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
@@ -18,6 +18,11 @@ PROCEDURE_CHECK = "procedure"
 HOST_CHECK = "host_answers"
 
 _FINDING_FIELDS = tuple(item.name for item in fields(Finding))
+
+#: The fields of a finding that say what explains it, for :func:`by_cause`.
+CAUSE_FIELDS = ("procedure", "host", "subject", "parent")
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,12 @@ class Outcome:
 def outcome_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Outcome:
     """The outcome that the wrapper role kept as a fact, with its findings claimed for procedure and host.
 
-    A finding that breaks the contract raises ValueError with the procedure's name.
+    A finding that breaks the contract raises ValueError with the procedure's name, and so does a metric.
     """
+    artifacts = dict(raw.get("artifacts") or {})
+    for name, value in (artifacts.get("metrics") or {}).items():
+        if not isinstance(value, (int, float)):
+            raise ValueError(f"the metric {name} of procedure {procedure} on {host} is no number: {value!r}")
     findings = tuple(finding_from(procedure, host, item) for item in raw.get("findings") or [])
     failed = bool(raw.get("failed"))
     error = str(raw.get("error") or "")
@@ -62,7 +71,7 @@ def outcome_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Outcome:
         error=error,
         findings=(own, *findings),
         changes=tuple(str(item) for item in raw.get("changes") or []),
-        artifacts=dict(raw.get("artifacts") or {}),
+        artifacts=artifacts,
     )
 
 
@@ -70,6 +79,9 @@ def finding_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Finding:
     """A finding as a module returned it, claimed for procedure and host. Raises ValueError when it is malformed."""
     known = {key: value for key, value in raw.items() if key in _FINDING_FIELDS}
     try:
+        nested = [key for key, value in known.items() if value is not None and not isinstance(value, (str, int, float))]
+        if nested:
+            raise ValueError(f"{', '.join(nested)} must be a text or a number")
         return Finding(**{**known, "procedure": procedure, "host": host})
     except (TypeError, ValueError) as error:
         raise ValueError(f"a finding of procedure {procedure} on {host} is malformed: {error}") from error
@@ -136,3 +148,52 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
         findings,
         key=lambda item: (-rank(item.status), item.procedure, item.host, item.parent, item.subject, item.check),
     )
+
+
+def by_cause(
+    unwell: Sequence[Item],
+    fields_of: Callable[[Item], Sequence[str]],
+    told: Callable[[Item], bool] = lambda _item: True,
+) -> list[tuple[Item, list[Item]]]:
+    """What has to be told, each with everything that it explains, also over several steps; in the order given.
+
+    ``fields_of`` gets :data:`CAUSE_FIELDS` from an item. ``told`` says what its reader hears of at all: an item is
+    told under the uppermost of its causes that is told, and by itself when none of them is.
+    """
+    causes = _causes([tuple(fields_of(item)) for item in unwell])
+    under: dict[int, list[Item]] = {}
+    for index, item in enumerate(unwell):
+        teller, at = None, index
+        while at >= 0:
+            if told(unwell[at]):
+                teller = at
+            at = causes[at]
+        if teller is not None:
+            explained = under.setdefault(teller, [])
+            if teller != index:
+                explained.append(item)
+    return [(unwell[index], under[index]) for index in sorted(under)]
+
+
+def _causes(keys: Sequence[tuple[str, ...]]) -> list[int]:
+    """For each item the position of the one that explains it, or -1.
+
+    The cause is a subject of the same procedure on the same host, or the host itself when it was lost.
+    """
+    places: dict[tuple[str, str, str], int] = {}
+    for index, (procedure, host, subject, _parent) in enumerate(keys):
+        places.setdefault((procedure, host, subject), index)
+    causes = [
+        places.get((procedure, host, parent), places.get(("run", host, parent), -1)) if parent else -1
+        for procedure, host, _subject, parent in keys
+    ]
+    for start in range(len(causes)):
+        # Nothing explains itself, by whatever detour: the circle is opened where it closes.
+        seen, at = {start}, start
+        while causes[at] >= 0:
+            if causes[at] in seen:
+                causes[at] = -1
+                break
+            at = causes[at]
+            seen.add(at)
+    return causes

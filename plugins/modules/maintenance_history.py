@@ -11,6 +11,7 @@ short_description: Keep the history of maintenance runs
 version_added: 1.0.0
 description:
   - Opens and closes runs in the history of the recorder, one SQLite database from which reports and alerts come.
+  - When runs overlap, what was observed last stands, whichever run is closed last.
   - Closing a run turns the outcomes of its procedures into findings, notes which host or procedure left none as
     unknown, gives the verdict, and compares with what was known before.
   - The database is made when it is not there, with mode 0600, and an older schema is brought forward.
@@ -59,10 +60,11 @@ options:
     description:
       - What came of it, for each host a dictionary with the outcome of each procedure.
       - An outcome has C(started_at), C(seconds), C(findings), C(changes), C(artifacts), C(failed) and C(error).
+      - An outcome whose findings or figures are malformed becomes a failure of its procedure.
     type: dict
     default: {}
   trend_days:
-    description: How far back the returned trends reach.
+    description: How many days the returned trends reach back. A series has 90 points at most, spread evenly.
     type: int
     default: 30
   recent_runs:
@@ -180,7 +182,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import worst
 from ansible_collections.upkeep.ops.plugins.module_utils._history import History, HistoryError, opened
-from ansible_collections.upkeep.ops.plugins.module_utils._runs import outcome_from, presence_findings
+from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, outcome_from, presence_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, utc_now
 
 _MOST_POINTS = 90
@@ -201,7 +203,7 @@ def end(history: History, params: dict[str, Any]) -> dict[str, Any]:
     if changed:
         now = utc_now()
         outcomes = [
-            outcome_from(procedure, host, raw)
+            sound_outcome(procedure, host, raw)
             for host, procedures in params["outcomes"].items()
             for procedure, raw in procedures.items()
         ]
@@ -210,6 +212,14 @@ def end(history: History, params: dict[str, Any]) -> dict[str, Any]:
         status = worst(finding.status for finding in findings)
         history.close_run(run_id, params["run"], params["site"], now, status, outcomes, findings)
     return {"changed": changed, **told(history, params, run_id)}
+
+
+def sound_outcome(procedure: str, host: str, raw: dict[str, Any]) -> Outcome:
+    """An outcome. One that breaks the contract becomes a failure of its procedure: the others must still be told."""
+    try:
+        return outcome_from(procedure, host, raw)
+    except ValueError as error:
+        return outcome_from(procedure, host, {**raw, "findings": [], "artifacts": {}, "failed": True, "error": error})
 
 
 def read(history: History, params: dict[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,15 @@ def test_a_failed_procedure_makes_nothing_well(recorder: Recorder) -> None:
     assert recorder.rows("SELECT status FROM states WHERE subject = 'config.js'") == [("critical",)]
 
 
+def test_what_breaks_the_contract_fails_its_procedure_and_leaves_the_others(recorder: Recorder) -> None:
+    came = outcomes(finding("ok"))
+    came["app1"] = {"own_procedure": {"started_at": "2026-01-31T06:00:00Z", "findings": [{"status": "fine"}]}}
+    run = recorder.close(came)["run"]
+    assert run["status"] == "critical"
+    assert "malformed" in run["findings"][0]["summary"]
+    assert [item["status"] for item in run["findings"] if item["subject"] == "auth"] == ["ok"]
+
+
 def test_trends_need_two_points(recorder: Recorder) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     came = outcomes(artifacts={"metrics": {"cpu_percent": 10}}, started_at=now)

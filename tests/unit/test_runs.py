@@ -53,3 +53,14 @@ def test_a_host_that_is_lost_midway_is_told_by_the_procedure_that_is_missing() -
         ("app1", "ok", ""),
         ("security_scan", "unknown", ""),
     ]
+
+
+def test_a_figure_that_is_none_names_its_procedure() -> None:
+    with pytest.raises(ValueError, match="metric load of procedure health_check on app1"):
+        outcome_from("health_check", "app1", {**FINE, "artifacts": {"metrics": {"load": "much"}}})
+
+
+def test_a_finding_that_no_table_can_hold_names_its_procedure() -> None:
+    finding = {"check": "c", "subject": "s", "status": "ok", "summary": "x", "observed_at": "x", "value": [1]}
+    with pytest.raises(ValueError, match="value must be a text or a number"):
+        outcome_from("health_check", "app1", {**FINE, "findings": [finding]})
