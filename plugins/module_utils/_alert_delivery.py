@@ -40,6 +40,9 @@ def judge(
     if not contacts and run["status"] != "ok":
         hint = "Give the contacts of the catalogue (upkeep_contacts) their urls"
         found.add("alert_routing", "contacts", "warning", "nobody is told: no contact has a target", hint=hint)
+    for name in dict.fromkeys(contact.twin_of for contact in contacts if contact.twin_of):
+        hint = "Give each contact a name of its own, or one contact all the urls"
+        found.add("alert_routing", name, "warning", "several contacts have this name", hint=hint)
     for name in dict.fromkeys(delivery["contact"] for delivery in deliveries):
         own = [delivery for delivery in deliveries if delivery["contact"] == name]
         failed = [delivery for delivery in own if not delivery["delivered"]]
@@ -73,7 +76,7 @@ def _append(path: str, title: str, body: str) -> str:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "a") as stream:
+        with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
             stream.write(f"{title}\n{body}\n\n")
     except OSError as error:
         return f"{path} cannot be written: {error.strerror}"

@@ -5,18 +5,20 @@
 
 Pure decisions. A check is told to a contact when its status is one of the contact's severities and its procedure
 belongs to one of the contact's areas. A check that fails because of another one (its ``parent``) is told under
-that one and raises no alert of its own.
+that one and raises no alert of its own, unless the contact hears nothing of that one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, rank, worst
 from ansible_collections.upkeep.ops.plugins.module_utils._history import Identity, State, identity
+from ansible_collections.upkeep.ops.plugins.module_utils._runs import CAUSE_FIELDS, by_cause
 from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration, parse_time
 
 #: Which area a procedure belongs to; a contact may name areas, procedures, or ``all``.
@@ -30,32 +32,45 @@ AREAS: Mapping[str, str] = {
     "security_scan": "security",
 }
 
+_MOST_NOTICES, _MOST_CHILDREN = 50, 20
 _KINDS = ("new", "changed", "reminder", "recovered")
 _HEADINGS = {"new": "NEW", "changed": "CHANGED", "reminder": "STILL NOT WELL", "recovered": "RECOVERED"}
 
 
 @dataclass(frozen=True)
 class Contact:
-    """Somebody to tell. ``urls`` are Apprise URLs or ``file:///path``; they may hold secrets."""
+    """Somebody to tell. ``urls`` are Apprise URLs or ``file:///path``; they may hold secrets.
+
+    ``twin_of`` is the name that the catalogue gives to this contact and to another one before it.
+    """
 
     name: str
     urls: tuple[str, ...]
     severities: tuple[str, ...] = ("critical", "unknown")
     areas: tuple[str, ...] = ("all",)
+    twin_of: str = ""
 
     def cares_for(self, procedure: str) -> bool:
         return any(area in ("all", procedure, AREAS.get(procedure, procedure)) for area in self.areas)
 
+    def hears_of(self, finding: Finding) -> bool:
+        """Whether a finding is the contact's affair, by its status and its procedure."""
+        return finding.status in self.severities and self.cares_for(finding.procedure)
+
 
 @dataclass(frozen=True)
 class Notice:
-    """One thing to tell: a new, changed or lasting problem, or its end."""
+    """One thing to tell: a new, changed or lasting problem with its finding, or its end.
+
+    ``state`` is that of the problem. At its end ``present`` is where the check stands now, None when it is gone.
+    """
 
     kind: str
     key: Identity
     state: State
     finding: Finding | None = None
     children: tuple[Finding, ...] = ()
+    present: State | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,19 @@ def contact_from(raw: Mapping[str, Any]) -> Contact:
     )
 
 
+def distinct(contacts: Sequence[Contact]) -> list[Contact]:
+    """The contacts, each with a name of its own: what one was told must not be taken for another one's knowledge."""
+    taken: dict[str, int] = {}
+    named = []
+    for contact in contacts:
+        taken[contact.name] = taken.get(contact.name, 0) + 1
+        count = taken[contact.name]
+        named.append(
+            contact if count == 1 else replace(contact, name=f"{contact.name} ({count})", twin_of=contact.name)
+        )
+    return named
+
+
 def decide(
     contact: Contact,
     findings: Sequence[Finding],
@@ -95,26 +123,24 @@ def decide(
     ``findings`` are those of this run, ``states`` where all checks of the site stand after it, ``told`` what the
     contact was last told of each check and when. A zero ``reminder_after`` means no reminders.
     """
-    problems = {
-        identity(item): item
-        for item in findings
-        if item.status in contact.severities and contact.cares_for(item.procedure)
-    }
-    subjects = {(item.procedure, item.subject) for item in findings if item.status != "ok"}
-    notices = []
-    for key, finding in problems.items():
-        if _explained(finding, subjects):
-            continue
+    unwell = [item for item in findings if item.status != "ok"]
+    notices: dict[Identity, Notice] = {}
+    for finding, children in by_cause(unwell, attrgetter(*CAUSE_FIELDS), contact.hears_of):
+        key = identity(finding)
         kind = _kind(finding, told.get(key), now, reminder_after)
         if kind:
-            state = State(finding.status, states[key].since if key in states else finding.observed_at, finding.summary)
-            notices.append(Notice(kind, key, state, finding, _children(finding, findings)))
-    notices += [
-        Notice("recovered", key, before, _found(findings, key))
+            since = states[key].since if key in states else finding.observed_at
+            state = State(finding.status, since, finding.summary)
+            notices.setdefault(key, Notice(kind, key, state, finding, tuple(children)))
+    recovered = [
+        Notice("recovered", key, before, present=states.get(key))
         for key, (before, _sent) in told.items()
         if _is_over(key, contact, states)
     ]
-    return sorted(notices, key=lambda notice: (_KINDS.index(notice.kind), -rank(notice.state.status), notice.key))
+    return sorted(
+        [*notices.values(), *recovered],
+        key=lambda notice: (_KINDS.index(notice.kind), -rank(notice.state.status), notice.key),
+    )
 
 
 def _kind(finding: Finding, before: tuple[State, str] | None, now: datetime, reminder_after: timedelta) -> str | None:
@@ -128,31 +154,10 @@ def _kind(finding: Finding, before: tuple[State, str] | None, now: datetime, rem
     return None
 
 
-def _explained(finding: Finding, unwell: set[tuple[str, str]]) -> bool:
-    """Whether the failed parent that explains this finding is told in the same run."""
-    if not finding.parent:
-        return False
-    return (finding.procedure, finding.parent) in unwell or ("run", finding.parent) in unwell
-
-
-def _children(finding: Finding, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    return tuple(
-        item
-        for item in findings
-        if item.parent == finding.subject
-        and item.status != "ok"
-        and (item.procedure == finding.procedure or finding.procedure == "run")
-    )
-
-
 def _is_over(key: Identity, contact: Contact, states: Mapping[Identity, State]) -> bool:
     """A check that is gone from the states is well again; one that a contact does not care for counts as well."""
     state = states.get(key)
     return state is None or state.status not in contact.severities
-
-
-def _found(findings: Iterable[Finding], key: Identity) -> Finding | None:
-    return next((item for item in findings if identity(item) == key), None)
 
 
 def compose(contact: Contact, notices: Sequence[Notice], site: str, run: str, now: datetime, link: str) -> Message:
@@ -166,7 +171,10 @@ def compose(contact: Contact, notices: Sequence[Notice], site: str, run: str, no
     for kind in _KINDS:
         chosen = [notice for notice in notices if notice.kind == kind]
         if chosen:
-            blocks.append("\n".join([_HEADINGS[kind], *(line for notice in chosen for line in _lines(notice, now))]))
+            lines = [line for notice in chosen[:_MOST_NOTICES] for line in _lines(notice, now)]
+            if len(chosen) > _MOST_NOTICES:
+                lines.append(f"  and {len(chosen) - _MOST_NOTICES} more: see the report")
+            blocks.append("\n".join([_HEADINGS[kind], *lines]))
     if link:
         blocks.append(f"Report: {link}")
     return Message(contact, title, "\n\n".join(blocks), tuple(notices))
@@ -177,15 +185,21 @@ def _lines(notice: Notice, now: datetime) -> list[str]:
     name = subject if subject == host else f"{subject} on {host}"
     lasted = format_duration(max(0.0, (now - parse_time(notice.state.since)).total_seconds()))
     if notice.kind == "recovered":
-        present = notice.finding.summary if notice.finding else "is no longer found"
-        return [f"  OK        {name}: {present}", f"            ({check}; was {notice.state.status} for {lasted})"]
+        # What a contact does not care for is over for it as well, and still told as what it is.
+        status, told = ("ok", "is no longer found")
+        if notice.present:
+            status, told = notice.present.status, notice.present.summary
+        return [
+            f"  {status.upper():9} {name}: {told}",
+            f"            ({check}; was {notice.state.status} for {lasted})",
+        ]
     if notice.finding is None:
         raise AssertionError("only a recovery is told without its finding")
     since = "" if notice.kind == "new" else f" (since {notice.state.since}, {lasted})"
     lines = [f"  {notice.state.status.upper():9} {name}: {notice.finding.summary}{since}"]
     if notice.finding.hint:
         lines.append(f"            -> {notice.finding.hint}")
-    lines += [f"            under it: {child.subject}: {child.summary}" for child in notice.children[:20]]
-    if len(notice.children) > 20:
-        lines.append(f"            and {len(notice.children) - 20} more under it")
+    lines += [f"            under it: {child.subject}: {child.summary}" for child in notice.children[:_MOST_CHILDREN]]
+    if len(notice.children) > _MOST_CHILDREN:
+        lines.append(f"            and {len(notice.children) - _MOST_CHILDREN} more under it")
     return lines

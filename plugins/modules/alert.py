@@ -12,7 +12,9 @@ version_added: 1.0.0
 description:
   - Decides from a closed run and the history which contact has to hear of what, and sends each of them one message.
   - Changes of state are told, repeats are not. Reminders come after O(reminder_after). Recovery is always told.
-  - A check that failed because of another one is told under that one and not by itself.
+  - A check that failed because of another one is told under that one and not by itself, unless the contact hears
+    nothing of that one. A message names 50 problems of a kind at most.
+  - A finding that a later run has replaced is not told any more, as when a long run ends after a shorter one.
   - A contact counts as told once one of its targets took the message. Else the same is tried again by the next run.
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
@@ -46,7 +48,9 @@ options:
     required: true
     suboptions:
       name:
-        description: Name of the contact; what it was told is remembered under it.
+        description:
+          - Name of the contact; what it was told is remembered under it. A second contact of the same name is told
+            under that name with a number, and noted as a finding.
         type: str
         required: true
       group:
@@ -161,20 +165,32 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import deliver, judge
-from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Message, compose, contact_from, decide
-from ansible_collections.upkeep.ops.plugins.module_utils._history import History, HistoryError, State, identity, opened
+from ansible_collections.upkeep.ops.plugins.module_utils._alerts import (
+    Contact,
+    Message,
+    compose,
+    contact_from,
+    decide,
+    distinct,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
+from ansible_collections.upkeep.ops.plugins.module_utils._history import (
+    History,
+    HistoryError,
+    Identity,
+    State,
+    identity,
+    opened,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import finding_from
-from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration, utc_now
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_duration, utc_now
 
 
 def prepare(history: History, contacts: list[Contact], params: dict[str, Any], now: datetime) -> list[Message]:
     """The messages that are due."""
     run = params["run"]
-    findings = [finding_from(item["procedure"], item["host"], item) for item in run["findings"]]
-    states = history.states(run["site"])
-    for item, finding in zip(run["findings"], findings):
-        states[identity(finding)] = State(finding.status, item.get("since") or finding.observed_at, finding.summary)
+    findings, states = present(history, run, now)
     reminder = timedelta(seconds=parse_duration(params["reminder_after"]))
     messages = []
     for contact in contacts:
@@ -182,6 +198,20 @@ def prepare(history: History, contacts: list[Contact], params: dict[str, Any], n
         if notices:
             messages.append(compose(contact, notices, run["site"], run["name"], now, params["report"]))
     return messages
+
+
+def present(history: History, run: dict[str, Any], now: datetime) -> tuple[list[Finding], dict[Identity, State]]:
+    """The run's findings that no later run has replaced, and where all checks stand (in check mode, would stand)."""
+    states = history.states(run["site"])
+    findings = []
+    for item in run["findings"]:
+        finding = finding_from(item["procedure"], item["host"], item)
+        key = identity(finding)
+        if key in states and states[key].is_newer_than(finding.observed_at, isoformat(now)):
+            continue
+        findings.append(finding)
+        states[key] = State(finding.status, item.get("since") or finding.observed_at, finding.summary)
+    return findings, states
 
 
 def record(
@@ -226,23 +256,28 @@ def main() -> None:
         supports_check_mode=True,
     )
     now, run = utc_now(), module.params["run"]
-    contacts = [contact_from(raw) for raw in module.params["contacts"] if raw["urls"]]
+    contacts = distinct([contact_from(raw) for raw in module.params["contacts"] if raw["urls"]])
     sent: list[tuple[Message, list[dict[str, Any]]]] = []
     try:
         with opened(module.params["database"], write=False) as history:
             messages = prepare(history, contacts, module.params, now)
-        if not module.check_mode:
-            # Sent outside the transaction: a slow target must not lock the history.
-            sent = [(message, deliver(message)) for message in messages]
-        deliveries = [item for _contact, items in sent for item in items]
-        findings = judge(contacts, run, deliveries, now)
+    except KeyError as error:
+        module.fail_json(msg=f"alerts cannot be decided: run lacks {error}; give it what maintenance_history returned")
+    except (HistoryError, ValueError) as error:
+        module.fail_json(msg=f"alerts cannot be decided: {error}")
+    if not module.check_mode:
+        # Sent outside the transaction: a slow target must not lock the history.
+        sent = [(message, deliver(message)) for message in messages]
+    deliveries = [item for _message, items in sent for item in items]
+    findings = judge(contacts, run, deliveries, now)
+    try:
         if not module.check_mode:
             with opened(module.params["database"], write=True) as history:
                 for message, items in sent:
                     record(history, message, items, run, now)
-                history.add_findings(run["id"], findings)
-    except (HistoryError, KeyError, ValueError) as error:
-        module.fail_json(msg=f"alerts cannot be decided: {error}")
+                history.add_alert_findings(run["id"], findings)
+    except HistoryError as error:
+        module.fail_json(msg=f"who was told what is not noted, so it is told again: {error}", deliveries=deliveries)
     told = [{"contact": item.contact.name, "title": item.title, "body": item.body} for item in messages]
     exit_with_findings(
         module,

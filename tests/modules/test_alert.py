@@ -139,6 +139,23 @@ def test_problems_that_nobody_is_told_of_are_a_finding(recorder: Recorder) -> No
     assert answer["findings"][0]["check"] == "alert_routing"
 
 
+def test_two_contacts_of_one_name_are_both_told_once_and_named(recorder: Recorder, tmp_path: Path) -> None:
+    contacts = [
+        {"name": "Ops", "urls": [f"file://{tmp_path}/first.log"], "severities": ["critical"]},
+        {"name": "Ops", "urls": [f"file://{tmp_path}/second.log"], "severities": ["warning"]},
+    ]
+    for _run in range(3):
+        told = alert(recorder, recorder.close(outcomes(finding("warning"))), [], contacts=contacts)
+    assert [(item["check"], item["subject"]) for item in told["findings"]] == [("alert_routing", "Ops")]
+    assert not (tmp_path / "first.log").exists()
+    assert (tmp_path / "second.log").read_text().count("WARNING: 1 new") == 1
+
+
+def test_a_run_that_is_none_is_refused_with_the_remedy(recorder: Recorder) -> None:
+    answer = run_module("alert", {"database": str(recorder.database), "run": {"id": "x"}, "contacts": []})
+    assert "give it what maintenance_history returned" in answer["msg"]
+
+
 def test_examples_run(recorder: Recorder, tmp_path: Path) -> None:
     recorder.call("opened")
     replacements = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Notice, compose, decide
+from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Notice, compose, decide, distinct
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
 from ansible_collections.upkeep.ops.plugins.module_utils._history import Identity, State, identity
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
@@ -115,3 +116,65 @@ def test_over_any_history_each_problem_is_told_once_and_its_end_once(history: li
             else:
                 told[notice.key] = (notice.state, isoformat(NOW))
         assert ({state.status for state, _ in told.values()} == {status}) == (status in OPS.severities)
+
+
+def test_a_child_is_told_by_itself_to_who_hears_nothing_of_its_parent() -> None:
+    """A lost host is the platform's affair; that its backup did not run is the database's."""
+    lost = Finding("host_answers", "data1", "unknown", "lost", isoformat(NOW), procedure="run", host="data1")
+    missing = Finding(
+        "procedure", "database_backup", "unknown", "did not run", isoformat(NOW),
+        parent="data1", procedure="database_backup", host="data1",
+    )  # fmt: skip
+    both = [lost, missing]
+    dba = Contact("Dba", ("file:///x",), areas=("database",))
+    assert kinds(decide(dba, both, states_of(*both), {}, NOW, DAY)) == [("new", "database_backup")]
+    assert kinds(decide(OPS, both, states_of(*both), {}, NOW, DAY)) == [("new", "data1")]
+
+
+def test_what_fails_over_several_steps_is_told_under_the_first_cause() -> None:
+    root, middle, leaf = (
+        finding("redis:cache", "critical"),
+        finding("auth", "critical", parent="redis:cache"),
+        finding("chat", "warning", parent="auth"),
+    )
+    notices = decide(OPS, [root, middle, leaf], states_of(root, middle, leaf), {}, NOW, DAY)
+    assert [(item.key[2], [child.subject for child in item.children]) for item in notices] == [
+        ("redis:cache", ["auth", "chat"])
+    ]
+
+
+def test_the_same_subject_on_another_host_explains_nothing() -> None:
+    here = finding("redis:cache", "critical")
+    there = replace(finding("auth", "critical", parent="redis:cache"), host="app2")
+    assert len(decide(OPS, [here, there], states_of(here, there), {}, NOW, DAY)) == 2
+
+
+def test_findings_that_explain_each_other_in_a_circle_are_told_all_the_same() -> None:
+    one, other = finding("a", "critical", parent="b"), finding("b", "critical", parent="a")
+    notices = decide(OPS, [one, other], states_of(one, other), {}, NOW, DAY)
+    assert sorted([item.key[2] for item in notices] + [child.subject for child in notices[0].children]) == ["a", "b"]
+
+
+def test_what_is_over_for_a_contact_is_not_called_ok_when_it_is_not() -> None:
+    before, now = finding("disk", "critical"), finding("disk", "warning")
+    notices = decide(OPS, [now], states_of(now), told_of(before), NOW, DAY)
+    body = compose(OPS, notices, "demo", "daily", NOW, "").body
+    assert kinds(notices) == [("recovered", "disk")]
+    assert "  WARNING   disk on app1: is warning" in body
+
+
+def test_a_recovery_that_another_run_saw_is_told_in_its_words() -> None:
+    down, well = finding("auth", "critical"), finding("auth", "ok")
+    body = compose(OPS, decide(OPS, [], states_of(well), told_of(down), NOW, DAY), "demo", "backup", NOW, "").body
+    assert "  OK        auth on app1: is ok" in body
+
+
+def test_a_message_about_very_much_stays_readable() -> None:
+    many = [finding(f"disk{number}", "critical") for number in range(500)]
+    body = compose(OPS, decide(OPS, many, states_of(*many), {}, NOW, DAY), "demo", "daily", NOW, "").body
+    assert "and 450 more: see the report" in body
+    assert len(body.splitlines()) < 60
+
+
+def test_two_contacts_of_one_name_do_not_share_what_they_know() -> None:
+    assert [item.name for item in distinct([OPS, Contact("Dba", ()), OPS, OPS])] == ["Ops", "Dba", "Ops (2)", "Ops (3)"]
