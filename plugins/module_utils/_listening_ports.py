@@ -77,11 +77,15 @@ def listeners(proc: str = "/proc") -> list[Listener]:
 
 
 def judge_listeners(
-    builder: FindingsBuilder, found: Sequence[Listener], allowed: Sequence[range] | None, local_only: Sequence[str]
+    builder: FindingsBuilder,
+    found: Sequence[Listener],
+    allowed: Sequence[range] | None,
+    local_only: Sequence[str],
+    as_root: bool,
 ) -> None:
     """Findings about what others can reach: ports that are not allowed, and services that belong on loopback.
 
-    ``local_only`` are ports and parts of process names.
+    ``local_only`` are ports and parts of process names. ``as_root`` says whether all processes could be looked into.
     """
     reachable = [each for each in found if not each.is_local]
     for (port, process), group in _by_service(reachable).items():
@@ -94,17 +98,29 @@ def judge_listeners(
             hint = "Stop it, bind it to 127.0.0.1, or add the port to allowed_ports"
             told = f"it listens on {where} and is not among the allowed ports"
             builder.add("unexpected_port", subject, "warning", told, value=port, hint=hint)
-    _tell_ports(builder, found, reachable)
+    settled = [port for ports in allowed or () for port in ports]
+    nameless = sorted({each.port for each in reachable if not each.process}.difference(settled))
+    _tell_ports(builder, found, reachable, nameless, as_root)
 
 
-def _tell_ports(builder: FindingsBuilder, found: Sequence[Listener], reachable: Sequence[Listener]) -> None:
-    nameless = sorted({each.port for each in reachable if not each.process})
+def _tell_ports(
+    builder: FindingsBuilder,
+    found: Sequence[Listener],
+    reachable: Sequence[Listener],
+    nameless: Sequence[int],
+    as_root: bool,
+) -> None:
     ports = sorted({each.port for each in reachable})
     told = f"{len({each.port for each in found})} TCP ports listen, others can reach " + (
         ", ".join(map(str, ports)) or "none"
     )
-    if nameless:
+    hint = ""
+    if nameless and as_root:  # the kernel's own, as those of NFS, or of a process outside of this container
+        told += f"; no process seen here has {', '.join(map(str, nameless))}"
+        hint = "Ask outside of this container: ss -ltnp. If it is right, as NFS is, add the port to allowed_ports"
+    elif nameless:
         told += f"; whose {', '.join(map(str, nameless))} is, this user may not see"
+        hint = "Run the task with become"
     builder.add(
         "listening_ports",
         "tcp",
@@ -112,7 +128,7 @@ def _tell_ports(builder: FindingsBuilder, found: Sequence[Listener], reachable: 
         told,
         value=len(ports),
         unit="ports",
-        hint="Run the task with become" if nameless else "",
+        hint=hint,
     )
 
 

@@ -16,8 +16,9 @@ description:
     belongs to somebody else, a warning (C(file_mode))."
   - "Security updates: a warning when some wait (C(security_updates)). When the package lists are too old, not there or
     without a security repository, it is C(unknown). Nothing is refreshed or installed."
-  - Without root, the processes of others cannot be seen; when their ports can be reached, C(listening_ports) is
-    C(unknown).
+  - Without root, the processes of others cannot be seen, and nobody sees who has the ports of the kernel, such as those
+    of NFS, or of another container. When such a port can be reached, C(listening_ports) is C(unknown), unless
+    O(allowed_ports) names it.
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
@@ -137,6 +138,7 @@ summary:
   type: str
 """
 
+import os
 import shutil
 from dataclasses import asdict
 from typing import Any
@@ -182,7 +184,7 @@ def judged(params: dict[str, Any]) -> dict[str, Any]:
     max_age = parse_duration(params["lists_max_age"])
     builder = FindingsBuilder(utc_now())
     found = listeners()
-    judge_listeners(builder, found, allowed, params["local_only"])
+    judge_listeners(builder, found, allowed, params["local_only"], as_root=os.geteuid() == 0)
     files = judge_modes(builder, rules)
     updates: list[Update] = []
     if params["updates"]:

@@ -102,12 +102,21 @@ class TestPorts:
 
     def test_a_port_without_a_name_is_unknown(self) -> None:
         builder = FindingsBuilder(_NOW)
-        judge_listeners(builder, [Listener("0.0.0.0", 5000, "", 0)], None, ["redis-server"])
-        assert [finding.status for finding in builder.findings] == ["unknown"]
+        judge_listeners(builder, [Listener("0.0.0.0", 5000, "", 0)], None, ["redis-server"], as_root=False)
+        assert [(finding.status, "become" in finding.hint) for finding in builder.findings] == [("unknown", True)]
+
+    def test_root_is_not_told_to_become_root(self) -> None:
+        nfs = [Listener("0.0.0.0", 2049, "", 0)]
+        builder = FindingsBuilder(_NOW)
+        judge_listeners(builder, nfs, None, [], as_root=True)
+        assert [(finding.status, "become" in finding.hint) for finding in builder.findings] == [("unknown", False)]
+        builder = FindingsBuilder(_NOW)
+        judge_listeners(builder, nfs, parse_ports(["2049"]), [], as_root=True)
+        assert [finding.status for finding in builder.findings] == ["ok"]
 
     def test_a_number_in_local_only_is_a_port_and_no_part_of_a_name(self) -> None:
         builder = FindingsBuilder(_NOW)
-        judge_listeners(builder, [Listener("0.0.0.0", 80, "app6379", 7)], None, ["6379"])
+        judge_listeners(builder, [Listener("0.0.0.0", 80, "app6379", 7)], None, ["6379"], as_root=True)
         assert [finding.status for finding in builder.findings] == ["ok"]
 
 
