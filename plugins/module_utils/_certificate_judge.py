@@ -143,15 +143,21 @@ class CertificateJudge:
             return
         subject = _Subject(name, source, live=True)
         trust = self._served_trust(endpoint, served, chain)
-        self._server(subject, chain[0], trust, misplaced(chain), chain[1:])
+        self._server(subject, chain[0], trust, misplaced(chain), chain[1:], self._filed(chain[0], expected))
         self._name(subject, chain[0], endpoint.server_name)
         if expected is not None:
             self._served(subject, chain[0], expected)
 
     def _server(
-        self, subject: _Subject, leaf: Certificate, trust: Trust, order: str, others: Sequence[Certificate]
+        self,
+        subject: _Subject,
+        leaf: Certificate,
+        trust: Trust,
+        order: str,
+        others: Sequence[Certificate],
+        parent: str = "",
     ) -> None:
-        self._expiry(subject, leaf)
+        self._expiry(subject, leaf, parent)
         self._trust(subject, trust, order)
         self._strength(subject, trust.path)
         self._list(subject, leaf, trust.status, others)
@@ -161,10 +167,21 @@ class CertificateJudge:
         self._strength(subject, [certificate])
         self._list(subject, certificate, "authority", [])
 
-    def _expiry(self, subject: _Subject, certificate: Certificate) -> None:
+    def _filed(self, leaf: Certificate, expected: CertificateFile | None) -> str:
+        """The subject of the file that explains when a served certificate ends, or an empty text.
+
+        One that is not valid yet weighs less in a file than in a server, and may not hide that.
+        """
+        if expected is None or expected.error or self._now < leaf.not_before:
+            return ""
+        servers = [each for each in expected.certificates if each.is_server]
+        places = [number for number, each in enumerate(servers) if _same(each, leaf)]
+        return _name_in(expected.path, servers[places[0]], servers, places[0]) if places else ""
+
+    def _expiry(self, subject: _Subject, certificate: Certificate, parent: str = "") -> None:
         status, told, threshold = self._dates(certificate, subject.fault)
         due = self._due(certificate)
-        hint = "" if status == "ok" else f"Renew it (renewal was due on {due:%Y-%m-%d})"
+        hint = "" if status == "ok" else f"Renew it and reload the server (renewal was due on {due:%Y-%m-%d})"
         if self._now < certificate.not_before:
             hint = "Use it later, and check the clock of this host and of the one that issued it"
         self._builder.add(
@@ -176,6 +193,7 @@ class CertificateJudge:
             unit="d",
             threshold=round(threshold / _DAY, 2),
             hint=hint,
+            parent="" if status == "ok" else parent,
         )
 
     def _judged_dates(self, certificate: Certificate, fault: str) -> tuple[str, str, float]:
@@ -254,7 +272,7 @@ class CertificateJudge:
         else:
             filed = next((each for each in expected.certificates if each.is_server), expected.certificates[0])
             serial = filed.serial
-            same = filed is leaf or (filed.serial, filed.issuer_bytes) == (leaf.serial, leaf.issuer_bytes)
+            same = _same(filed, leaf)
             status = "ok" if same else "critical"
             told = (
                 f"it serves the certificate of {expected.path}"
@@ -313,6 +331,10 @@ class CertificateJudge:
     @staticmethod
     def _due(certificate: Certificate) -> datetime:
         return certificate.not_after - timedelta(seconds=renewal_margin(certificate.lifetime))
+
+
+def _same(one: Certificate, other: Certificate) -> bool:
+    return one is other or (one.serial, one.issuer_bytes) == (other.serial, other.issuer_bytes)
 
 
 def _limit(text: str | None, percent: float, lifetime: float) -> float:

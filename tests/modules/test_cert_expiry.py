@@ -296,6 +296,19 @@ class TestServers:
         assert bad(answer) == {}
         assert [entry["serial"] for entry in answer["certificates"]] == [good.serial(), other.serial()]
 
+    def test_the_end_of_one_certificate_is_told_once(
+        self, certificate_authority: CertificateAuthority, tls_server: StartTlsServer, tmp_path: Path
+    ) -> None:
+        """The server is told under the file it serves, unless it weighs more than that."""
+        ca_certs = str(certificate_authority.root_file)
+        for defect, parents in (("near_end", 1), ("expired", 1), ("not_yet_valid", 0)):
+            identity = defective(certificate_authority, defect)
+            file = str(identity.write(tmp_path, defect).fullchain)
+            endpoint = {"host": "localhost", "port": tls_server(identity), "file": file}
+            answer = check(paths=[file], endpoints=[endpoint], ca_certs=ca_certs)
+            unwell = [each for each in answer["findings"] if each["status"] != "ok"]
+            assert len(unwell) == 2 and [each["parent"] for each in unwell].count(file) == parents, unwell
+
     def test_a_server_that_was_not_reloaded(
         self, certificate_authority: CertificateAuthority, tls_server: StartTlsServer, good: Identity, tmp_path: Path
     ) -> None:
