@@ -414,7 +414,7 @@ def _judge_file(builder: FindingsBuilder, report: FileReport) -> None:
         summary = f"{report.path} could not be read: {report.problem}"
         if lines:
             summary = f"{report.path} could be read only in part ({report.requests} requests): {report.problem}"
-        hint = "check the path and that the user of the task may read it"
+        hint = "Check the path and that the user of the task may read it"
         builder.add("access_log", report.path, "unknown", summary, hint=hint)
     elif report.malformed and report.malformed >= lines / 20:
         builder.add(
@@ -424,11 +424,11 @@ def _judge_file(builder: FindingsBuilder, report: FileReport) -> None:
             f"{report.malformed} of {lines} lines of {report.path} are not in the format {report.format}",
             value=report.malformed,
             unit="lines",
-            hint="give the log_format of nginx.conf, or a pattern",
+            hint="Give the log_format of nginx.conf, or a pattern",
         )
     elif not report.complete:
         summary = f"{report.path} is larger than max_bytes, only {report.bytes_read} bytes of it were read"
-        builder.add("access_log", report.path, "warning", summary, hint="raise max_bytes or shorten the period")
+        builder.add("access_log", report.path, "warning", summary, hint="Raise max_bytes or shorten the period")
     else:
         summary = f"{report.requests} requests of the period in {report.path}"
         builder.add("access_log", report.path, "ok", summary, value=report.requests, unit="requests")
@@ -445,7 +445,7 @@ def _judge_errors(builder: FindingsBuilder, figures: Mapping[str, Any], threshol
         value=percent,
         unit="%",
         threshold=limit,
-        hint="" if status == "ok" else "read the error logs of the gateway and of the service behind the route",
+        hint="" if status == "ok" else "Read the error logs of the gateway and of the service behind the route",
     )
 
 
@@ -457,7 +457,7 @@ def _judge_times(builder: FindingsBuilder, figures: Mapping[str, Any], threshold
                 ALL_ROUTES,
                 "unknown",
                 f"none of {figures['requests']} requests was logged with a response time",
-                hint=f"log it in nginx: {SUGGESTED_LOG_FORMAT}",
+                hint=f"Log it in nginx: {SUGGESTED_LOG_FORMAT}",
             )
         return
     status, limit = judge(figures["p95_ms"], thresholds.p95_warning_ms, thresholds.p95_critical_ms)
@@ -470,7 +470,7 @@ def _judge_times(builder: FindingsBuilder, figures: Mapping[str, Any], threshold
         value=figures["p95_ms"],
         unit="ms",
         threshold=limit,
-        hint="" if status == "ok" else "see the slowest requests; upstream_p95_ms tells how much is the service's own",
+        hint="" if status == "ok" else "See the slowest requests; upstream_p95_ms tells how much is the service's own",
     )
 
 

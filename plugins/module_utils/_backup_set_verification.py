@@ -43,7 +43,7 @@ SUBJECT = "backup"
 _CLOCK_TOLERANCE = 300
 #: How many good sets before the newest one tell what size is usual.
 _PREDECESSORS = 5
-_RUN_AGAIN = "run the role database_backup and read what it says"
+_RUN_AGAIN = "Run the role database_backup and read what it says"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def check_bytes(found: FindingsBuilder, entry: BackupSet) -> None:
     """Level 1: the manifest is the one that was written, and every file has its size and sha256."""
     manifest_problem = entry.problem if not entry.files else _manifest_problem(entry.path)
     if manifest_problem:
-        hint = "do not restore from this set; keep it for a look and take a new one"
+        hint = "Do not restore from this set; keep it for a look and take a new one"
         found.add("backup_manifest", SUBJECT, "critical", f"set {entry.id}: {manifest_problem}", hint=hint)
     else:
         found.add("backup_manifest", SUBJECT, "ok", f"set {entry.id}: the manifest is as it was written")
@@ -89,7 +89,7 @@ def _tell_bytes(found: FindingsBuilder, entry: BackupSet, subject: str, problems
     bad = [f"{name} {problem}" for name, problem in sorted(problems.items()) if problem]
     if bad:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        hint = "do not restore it from this set; look for the cause on this disk and take a new set"
+        hint = "Do not restore it from this set; look for the cause on this disk and take a new set"
         found.add("backup_bytes", subject, "critical", f"set {entry.id}: {shown}", hint=hint)
         return
     total = sum(int(entry.files[name]["bytes"]) for name in problems)
@@ -149,7 +149,7 @@ def _check_present(found: FindingsBuilder, store: Store, done: Sequence[BackupSe
     elif best is None or done[0].id != best.id:
         instead = f"the newest good one is {best.id}" if best else "there is no good one"
         summary = f"the newest set {done[0].id} failed its verification ({done[0].problem}); {instead}"
-        found.add("backup_present", SUBJECT, "critical", summary, hint="take a new set: " + _RUN_AGAIN)
+        found.add("backup_present", SUBJECT, "critical", summary, hint=_RUN_AGAIN)
     else:
         found.add("backup_present", SUBJECT, "ok", f"the newest set is {best.id}, {best.state}")
 
@@ -158,7 +158,7 @@ def _check_age(found: FindingsBuilder, best: BackupSet, expected: Expectations, 
     age = best.age(now)
     if age < -_CLOCK_TOLERANCE:
         summary = f"set {best.id} is dated {format_duration(-age)} in the future: its age cannot be told"
-        hint = "check the clock of this host, then take a new set"
+        hint = "Check the clock of this host, then take a new set"
         found.add("backup_age", SUBJECT, "unknown", summary, value=int(age), unit="s", hint=hint)
         return
     limits = (("critical", expected.max_age), ("warning", expected.warning_age))
@@ -168,14 +168,14 @@ def _check_age(found: FindingsBuilder, best: BackupSet, expected: Expectations, 
     )
     allowed = f", {format_duration(limit)} are allowed" if limit is not None else ""
     summary = f"the newest good set {best.id} is {format_duration(age)} old{allowed}"
-    hint = "" if status == "ok" else "see why the last backup did not run; " + _RUN_AGAIN
+    hint = "" if status == "ok" else "See why the last backup did not run, or take a new set"
     found.add("backup_age", SUBJECT, status, summary, value=int(age), unit="s", threshold=limit, hint=hint)
 
 
 def _check_parts(found: FindingsBuilder, best: BackupSet, names: Iterable[str]) -> None:
     for name in names:
         if best.part(name) is None:
-            hint = "see the variables of database_backup: it is left out there; then take a new set"
+            hint = "See the variables of database_backup: it is left out there; then take a new set"
             found.add("backup_part", name, "critical", f"set {best.id} does not hold {name}", hint=hint)
         else:
             found.add("backup_part", name, "ok", f"set {best.id} holds {name}")
@@ -191,7 +191,7 @@ def _check_sizes(found: FindingsBuilder, best: BackupSet, before: Sequence[Backu
         usual = median(older)
         threshold = round(usual * (1 - max_shrink / 100), 1)
         status = "warning" if size < threshold else "ok"
-        hint = "compare with the database: was data deleted, or is the backup incomplete?" if status != "ok" else ""
+        hint = "Compare with the database: was data deleted, or is the backup incomplete?" if status != "ok" else ""
         summary = f"set {best.id} holds {size} {unit}, its predecessors {usual:.0f}"
         details = {"value": size, "unit": unit, "threshold": threshold, "hint": hint}
         found.add("backup_size", part["name"], status, summary, **details)
@@ -214,7 +214,7 @@ def _check_leftovers(found: FindingsBuilder, store: Store, leftover_age: float) 
     if left:
         names = ", ".join(entry.id for entry in left)
         hint = (
-            f"the next successful backup removes what is untouched for {format_duration(leftover_age)}; "
+            f"The next successful backup removes what is untouched for {format_duration(leftover_age)}; "
             "see why that run ended"
         )
         summary = f"{len(left)} unfinished {'set' if len(left) == 1 else 'sets'} of dead runs: {names}"

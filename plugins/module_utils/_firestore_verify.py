@@ -85,7 +85,7 @@ def verify_record(
             found.add(_CHECKS[number], subject, "critical", f"{record.uri}: {error}", hint=_TAKE_ANOTHER)
             break
         except FirestoreAccessError as error:
-            hint = "see whether the bucket can be reached from this host, then verify again"
+            hint = "See whether the bucket can be reached from this host, then verify again"
             found.add(_CHECKS[number], subject, "unknown", f"{record.uri} could not be read: {error}", hint=hint)
             break
     return reached

@@ -212,11 +212,11 @@ class Audit:
                 self._held(item)
         for pattern in missing:
             self._builder.add(
-                "log_missing", pattern, "warning", f"no log is called {pattern}", hint="correct the path of the logs"
+                "log_missing", pattern, "warning", f"no log is called {pattern}", hint="Correct the path of the logs"
             )
         for error in errors:
             self._builder.add(
-                "logrotate_config", _subject(error), "warning", f"logrotate: {error}", hint="correct its configuration"
+                "logrotate_config", _subject(error), "warning", f"logrotate: {error}", hint="Correct its configuration"
             )
         return self._builder.findings
 
@@ -230,7 +230,7 @@ class Audit:
             value=log.size,
             unit="bytes",
             threshold=limit,
-            hint="" if status == "ok" else "rotate it now, set max_size, and see what writes so much",
+            hint="" if status == "ok" else "Rotate it now, set max_size, and see what writes so much",
         )
 
     def _rotation(self, log: LogFile) -> None:
@@ -241,12 +241,12 @@ class Audit:
         when = "never rotated" if since is None else f"last rotated {format_duration(max(0.0, since))} ago"
         if log.covered is False and (log.size > 0 or log.copies == 0):
             status, why = "warning", "no logrotate configuration covers it"
-            hint = "add it to the logs that are rotated"
+            hint = "Add it to the logs that are rotated"
         elif grows:
-            status, why, hint = "warning", "and still written to", "run logrotate -v and read why it does not rotate"
+            status, why, hint = "warning", "and still written to", "Run logrotate -v and read why it does not rotate"
         elif log.covered is None and since is None:
             status, why = "unknown", "and logrotate could not be asked"
-            hint = "install logrotate or let the task run as root"
+            hint = "Install logrotate or let the task run as root"
         else:
             status, why, hint = "ok", "", ""
         self._builder.add(
@@ -281,7 +281,7 @@ class Audit:
             value=item.size,
             unit="bytes",
             threshold=int(self._limits.held_size),
-            hint="let the process open its logs again, or restart it",
+            hint="Let the process open its logs again, or restart it",
         )
 
 

@@ -27,13 +27,13 @@ THRESHOLDS: Mapping[str, tuple[float | None, float | None]] = {
 }
 
 _HINTS = {
-    "cpu_percent": "see which processes use the processor: top, pidstat 1",
-    "load_per_core": "see what waits: top for the processor, iostat -x 1 for disks",
-    "iowait_percent": "see which disk is busy: iostat -x 1",
-    "steal_percent": "the virtual machine's host is overbooked: move it or give it more",
-    "memory_percent": "see the largest processes in the result; restart what leaks or give the host more memory",
-    "swap_percent": "see the largest processes in the result; the host is short of memory",
-    "oom_kills": "see journalctl -k --grep 'Out of memory'; the count starts anew at the next boot",
+    "cpu_percent": "See which processes use the processor: top, pidstat 1",
+    "load_per_core": "See what waits: top for the processor, iostat -x 1 for disks",
+    "iowait_percent": "See which disk is busy: iostat -x 1",
+    "steal_percent": "The virtual machine's host is overbooked: move it or give it more",
+    "memory_percent": "See the largest processes in the result; restart what leaks or give the host more memory",
+    "swap_percent": "See the largest processes in the result; the host is short of memory",
+    "oom_kills": "See journalctl -k --grep 'Out of memory'; the count starts anew at the next boot",
 }
 
 
@@ -75,18 +75,18 @@ class Judge:
         mount = disk["mount"]
         if disk["problem"]:
             summary = f"{mount} ({disk['source']}) could not be measured: {disk['problem']}"
-            hint = "is the server of a network file system there?"
+            hint = "Is the server of a network file system there?"
             self._builder.add("disk_space", mount, "unknown", summary, hint=hint)
             return
         summary = (
             f"{mount} {disk['used_percent']} % of {human(disk['total_bytes'])} used, "
             f"{human(disk['available_bytes'])} free, {disk['forecast']['explanation']}"
         )
-        hint = "see what grew: du -xh -d 2, journalctl --disk-usage; rotate logs, remove old releases and backups"
+        hint = "See what grew: du -xh -d 2, journalctl --disk-usage; rotate logs, remove old releases and backups"
         self._full("disk_space", "disk_percent", disk, disk["used_percent"], summary, hint)
         if disk["inode_percent"] is not None:
             told = f"{mount} {disk['inode_percent']} % of {disk['total_inodes']} inodes used"
-            hint = "see which folder holds many small files: du --inodes -x -d 2"
+            hint = "See which folder holds many small files: du --inodes -x -d 2"
             self._full("disk_inodes", "inode_percent", disk, disk["inode_percent"], told, hint)
         if disk["forecast"]["bytes_per_day"] is not None:
             self._forecast(disk)
@@ -113,7 +113,7 @@ class Judge:
             value=days,
             unit="days",
             threshold=None if threshold is None else -threshold,
-            hint="" if status == "ok" else "free space or extend the file system before that day",
+            hint="" if status == "ok" else "Free space or extend the file system before that day",
         )
 
 

@@ -93,16 +93,17 @@ def judge_updates(builder: FindingsBuilder, updates: Sequence[Update] | UpdatesE
         told = f"it is not known which wait: {updates}"
         builder.add("security_updates", "packages", "unknown", told, unit="updates", hint=updates.hint)
         return
+    wait = "1 security update waits" if len(updates) == 1 else f"{len(updates)} security updates wait"
     names = ", ".join(update.package for update in updates[:5]) + (", ..." if len(updates) > 5 else "")
     builder.add(
         "security_updates",
         "packages",
         "warning" if updates else "ok",
-        f"{len(updates)} security updates wait: {names}" if updates else "no security update waits",
+        f"{wait}: {names}" if updates else "no security update waits",
         value=len(updates),
         unit="updates",
         threshold=1,
-        hint="Install them" if updates else "",
+        hint="Install them, and restart what uses them" if updates else "",
     )
 
 

@@ -135,10 +135,10 @@ def main() -> None:
 
         verification = verify_record(read_record(options["path"]), subject, options["level"], open_bucket, found)
     except (RecordError, OSError) as error:
-        hint = "do not restore it from this set; take a new one"
+        hint = "Do not restore it from this set; take a new one"
         found.add("export_metadata", subject, "critical", str(error), hint=hint)
     except (MissingDependencyError, FirestoreAccessError) as error:
-        hint = "remove the cause, then verify again"
+        hint = "Remove the cause, then verify again"
         found.add("export_metadata", subject, "unknown", str(error), hint=hint)
     except ValueError as error:
         module.fail_json(msg=str(error))

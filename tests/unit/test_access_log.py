@@ -165,7 +165,7 @@ def test_the_limit_keeps_the_newest_lines_and_says_so(day: Path) -> None:
     assert report.bytes_read <= 100_000
     assert counter.last == (START + timedelta(seconds=86399)).timestamp()
     (finding, *_) = judge_logs(counter.result(), [report], Thresholds(), START)
-    assert (finding.status, finding.hint) == ("warning", "raise max_bytes or shorten the period")
+    assert (finding.status, finding.hint) == ("warning", "Raise max_bytes or shorten the period")
 
 
 def test_a_truncated_archive_is_unknown_and_what_it_held_is_counted(tmp_path: Path) -> None:
