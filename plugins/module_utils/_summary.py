@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import STATUSES
+from ansible_collections.upkeep.ops.plugins.module_utils._runs import CAUSE_FIELDS, by_cause
 from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration
 
 #: Marks up one word by its status; the callback gives colors, the plain text none.
@@ -66,41 +68,38 @@ _TITLES = ("PROCEDURE", "HOST", "STATUS", "WHAT TO DO")
 
 
 def _rows(run: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """One row for each outcome that is well, one for each finding that is not; children are counted with parents."""
+    """One row for each outcome that is well, one for each finding that is not; what it explains stands in its row."""
     unwell = [item for item in run["findings"] if item["status"] != "ok"]
+    tops: dict[tuple[str, str], list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]] = {}
+    explained: dict[tuple[str, str], tuple[str, str]] = {}
+    for top, under in by_cause(unwell, itemgetter(*CAUSE_FIELDS)):
+        tops.setdefault((top["procedure"], top["host"]), []).append((top, under))
+        for item in under:
+            explained.setdefault((item["procedure"], item["host"]), (item["status"], f"see {top['subject']}"))
     rows = []
-    told = {(outcome["procedure"], outcome["host"]) for outcome in run["outcomes"]}
-    for outcome in run["outcomes"]:
-        own = [item for item in unwell if (item["procedure"], item["host"]) == (outcome["procedure"], outcome["host"])]
-        rows += _outcome_rows(outcome["procedure"], outcome["host"], own)
-    others = [item for item in unwell if (item["procedure"], item["host"]) not in told]
-    for key in dict.fromkeys((item["procedure"], item["host"]) for item in others):
-        rows += _outcome_rows(*key, [item for item in others if (item["procedure"], item["host"]) == key])
+    for key in dict.fromkeys([*((item["procedure"], item["host"]) for item in run["outcomes"]), *tops]):
+        if key in tops:
+            rows += _problem_rows(*key, tops[key])
+        else:
+            rows.append((*key, *explained.get(key, ("ok", ""))))
     return rows
 
 
-def _outcome_rows(procedure: str, host: str, unwell: list[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    subjects = {item["subject"] for item in unwell}
-    tops = [
-        item for item in unwell if not item["parent"] or (item["parent"] not in subjects and procedure != "procedure")
-    ]
-    if not tops:
-        status = "ok" if not unwell else unwell[0]["status"]
-        return [(procedure, host, status, "" if not unwell else f"see {unwell[0]['parent']}")]
-    rows = []
-    for item in tops[:_MOST_FINDINGS]:
-        children = [child["subject"] for child in unwell if child["parent"] == item["subject"]]
-        rows.append((procedure, host, item["status"], _sentence(item, children)))
-    rest = len(tops) - _MOST_FINDINGS
-    if rest > 0:
-        rows.append((procedure, host, tops[_MOST_FINDINGS]["status"], f"and {rest} more: see the report"))
+def _problem_rows(
+    procedure: str, host: str, problems: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]
+) -> list[tuple[str, str, str, str]]:
+    rows = [(procedure, host, item["status"], _sentence(item, under)) for item, under in problems[:_MOST_FINDINGS]]
+    rest = problems[_MOST_FINDINGS:]
+    if rest:
+        rows.append((procedure, host, rest[0][0]["status"], f"and {len(rest)} more: see the report"))
     return rows
 
 
-def _sentence(item: Mapping[str, Any], children: list[str]) -> str:
+def _sentence(item: Mapping[str, Any], under: list[Mapping[str, Any]]) -> str:
     told = f"{item['subject']}: {item['summary']}"
-    if children:
-        told += f" (under it: {', '.join(children)})"
+    if under:
+        more = f" and {len(under) - _MOST_FINDINGS} more" if len(under) > _MOST_FINDINGS else ""
+        told += f" (under it: {', '.join(child['subject'] for child in under[:_MOST_FINDINGS])}{more})"
     return f"{told} -> {item['hint']}" if item["hint"] else told
 
 

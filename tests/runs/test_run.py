@@ -212,6 +212,9 @@ def test_alerts_that_cannot_be_sent_do_not_hide_the_report(site: Site) -> None:
     done = site.run()
     assert done.returncode == 2 and "/proc/nowhere/alerts.log cannot be written" in done.stdout
     assert "Something is broken" in site.report("html")
+    assert "not delivered: /proc/nowhere/alerts.log" in site.report("html")
+    assert "not delivered: /proc/nowhere/alerts.log" in site.report("md")
+    assert ("alert", "alert_delivery") in site.history("SELECT procedure, check_name FROM findings")
 
 
 def test_a_report_that_cannot_be_written_does_not_hide_the_alerts(site: Site) -> None:
