@@ -74,18 +74,18 @@ class Judge:
     def _disk(self, disk: Mapping[str, Any]) -> None:
         mount = disk["mount"]
         if disk["problem"]:
-            summary = f"{mount} ({disk['source']}) could not be measured: {disk['problem']}"
+            summary = f"{disk['source']} could not be measured: {disk['problem']}"
             hint = "Is the server of a network file system there?"
             self._builder.add("disk_space", mount, "unknown", summary, hint=hint)
             return
         summary = (
-            f"{mount} {disk['used_percent']} % of {human(disk['total_bytes'])} used, "
+            f"{disk['used_percent']} % of {human(disk['total_bytes'])} used, "
             f"{human(disk['available_bytes'])} free, {disk['forecast']['explanation']}"
         )
         hint = "See what grew: du -xh -d 2, journalctl --disk-usage; rotate logs, remove old releases and backups"
         self._full("disk_space", "disk_percent", disk, disk["used_percent"], summary, hint)
         if disk["inode_percent"] is not None:
-            told = f"{mount} {disk['inode_percent']} % of {disk['total_inodes']} inodes used"
+            told = f"{disk['inode_percent']} % of {disk['total_inodes']} inodes used"
             hint = "See which folder holds many small files: du --inodes -x -d 2"
             self._full("disk_inodes", "inode_percent", disk, disk["inode_percent"], told, hint)
         if disk["forecast"]["bytes_per_day"] is not None:
@@ -109,7 +109,7 @@ class Judge:
             "disk_forecast",
             disk["mount"],
             status,
-            f"{disk['mount']} {found['explanation']}, {grown} ({found['method']}, at most {KEPT.days} days)",
+            f"{found['explanation']}, {grown} ({found['method']}, at most {KEPT.days} days)",
             value=days,
             unit="days",
             threshold=None if threshold is None else -threshold,
