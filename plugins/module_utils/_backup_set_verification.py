@@ -43,6 +43,7 @@ SUBJECT = "backup"
 _CLOCK_TOLERANCE = 300
 #: How many good sets before the newest one tell what size is usual.
 _PREDECESSORS = 5
+_MOST_REASONS = 3
 _RUN_AGAIN = "Run the role database_backup and read what it says"
 
 
@@ -279,10 +280,10 @@ def _outcome(found: BackupSet, level: int, findings: Sequence[Mapping[str, Any]]
     """
     critical = [finding for finding in findings if finding["status"] == "critical"]
     if critical:
-        return "failed", _reasons(critical)
+        return "failed", _reasons(found, critical)
     unknown = [finding for finding in findings if finding["status"] == "unknown"]
     if unknown:
-        return "unknown", _reasons(unknown)
+        return "unknown", _reasons(found, unknown)
     proved = {finding["subject"] for finding in findings if level == 1 or not finding["check"].startswith("backup_")}
     missing = [part["name"] for part in found.parts if part["name"] not in proved]
     if missing or not found.parts:
@@ -290,8 +291,15 @@ def _outcome(found: BackupSet, level: int, findings: Sequence[Mapping[str, Any]]
     return "passed", ""
 
 
-def _reasons(findings: Sequence[Mapping[str, Any]]) -> str:
-    return "; ".join(f"{finding['subject']}: {finding['summary']}" for finding in findings[:3])
+def _reasons(found: BackupSet, findings: Sequence[Mapping[str, Any]]) -> str:
+    """The first reason for each of the first parts; the findings themselves tell the others."""
+    first: dict[str, str] = {}
+    for finding in findings:
+        first.setdefault(finding["subject"], finding["summary"])
+    told = list(first.items())[:_MOST_REASONS]
+    rest = len(findings) - len(told)
+    reasons = "; ".join(f"{subject}: {summary.replace(f'set {found.id}: ', '', 1)}" for subject, summary in told)
+    return reasons + (f" (and {rest} more)" if rest else "")
 
 
 def _brief(judgement: Mapping[str, Any]) -> str:

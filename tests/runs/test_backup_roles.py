@@ -146,8 +146,11 @@ def test_the_life_of_a_set_made_verified_spoiled_marked_and_replaced(site: Site,
     _spoil(firestore, folder)
     found = site.run("backup_verification", rc=2)
     assert finding(found, "backup_bytes", "redis:cache")["status"] == "critical"
+    told = [each for each in found["findings"] if each["status"] == "critical" and not each["parent"]]
+    assert [each["check"] for each in told] == ["backup_verified"], "each cause once, the parts under the set"
+    assert told[0]["summary"].count("redis:cache") == 1 and "more)" in told[0]["summary"]
     assert finding(found, "export_content", "firestore:main")["status"] == "critical"
-    assert "recovery will not choose this set" in finding(found, "backup_verified")["hint"]
+    assert "Recovery will not choose this set" in finding(found, "backup_verified")["hint"]
     assert "another sha256" in site.output
 
     site.run("database_backup")
