@@ -293,7 +293,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     one_request = min(timeout, _LONGEST_REQUEST)
     bucket = split_uri(request.uri)[0]
     what = f"export of {target.name} to {request.uri}"
-    with Progress(what, options["progress_file"] or "", time.monotonic, module.log) as progress:
+    progress_file = "" if module.check_mode else options["progress_file"] or ""
+    with Progress(what, progress_file, time.monotonic, module.log) as progress:
 
         def tell(operation: ExportOperation) -> None:
             progress(operation.bytes, operation.bytes_expected or None)

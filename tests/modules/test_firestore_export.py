@@ -83,9 +83,10 @@ def test_a_failed_export_is_told_with_what_is_known_of_it(firestore: FirestoreSt
     assert answer["export"]["operation"] in answer["msg"]
 
 
-def test_the_same_folder_again_changes_nothing(firestore: FirestoreStandIn) -> None:
+def test_the_same_folder_again_changes_nothing(firestore: FirestoreStandIn, tmp_path: Path) -> None:
     uri = firestore.new_folder()
-    foretold = export(firestore, uri, check=True)
+    foretold = export(firestore, uri, check=True, progress_file=str(tmp_path / "progress"))
+    assert not (tmp_path / "progress").exists(), "check mode wrote"
     assert foretold["changed"] and "export" not in foretold
     assert f"users {firestore.collections['users']}" in foretold["msg"]
     assert not firestore.objects(uri), "check mode exported"
