@@ -119,7 +119,7 @@ class Runner:
             return self._slow_ones_alone(results) if min(self._concurrency, len(probes)) > 1 else results
 
     def _rounds(self, probes: Sequence[Probe]) -> list[Result]:
-        """Rounds of attempts: who failed goes into the next one, so nobody waits for an interval in a worker."""
+        """Rounds of attempts: who failed goes into the next one, and waits there for its interval only."""
         results: dict[str, Result] = {}
         due: list[tuple[float, Probe]] = [(self._clock(), probe) for probe in probes]
         with ThreadPoolExecutor(max(1, min(self._concurrency, len(probes)))) as workers:
