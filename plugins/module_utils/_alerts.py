@@ -33,6 +33,7 @@ AREAS: Mapping[str, str] = {
 }
 
 _MOST_NOTICES, _MOST_CHILDREN = 50, 20
+_MOST_NAMES, _LONGEST_NAME = 3, 30
 _KINDS = ("new", "changed", "reminder", "recovered")
 _HEADINGS = {"new": "NEW", "changed": "CHANGED", "reminder": "STILL NOT WELL", "recovered": "RECOVERED"}
 
@@ -155,9 +156,21 @@ def _kind(finding: Finding, before: tuple[State, str] | None, now: datetime, rem
 
 
 def _is_over(key: Identity, contact: Contact, states: Mapping[Identity, State]) -> bool:
-    """A check that is gone from the states is well again; one that a contact does not care for counts as well."""
+    """A check that is gone from the states is well again; one that a contact does not care for counts as well.
+
+    What could not be measured is never over, also for those who do not hear of such.
+    """
     state = states.get(key)
-    return state is None or state.status not in contact.severities
+    return state is None or state.status not in (*contact.severities, "unknown")
+
+
+def _named(notices: Sequence[Notice]) -> str:
+    """What a message is about, for its title: the problems, or what is over when there are none."""
+    unwell = [notice.key[2] for notice in notices if notice.kind != "recovered"]
+    subjects = list(dict.fromkeys(unwell or [notice.key[2] for notice in notices]))
+    told = [f"...{name[-_LONGEST_NAME:]}" if len(name) > _LONGEST_NAME + 3 else name for name in subjects[:_MOST_NAMES]]
+    more = len(subjects) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
 
 
 def compose(contact: Contact, notices: Sequence[Notice], site: str, run: str, now: datetime, link: str) -> Message:
@@ -166,7 +179,7 @@ def compose(contact: Contact, notices: Sequence[Notice], site: str, run: str, no
     status = worst(notice.state.status for notice in notices if notice.kind != "recovered")
     words = {"new": "new", "changed": "changed", "reminder": "unresolved", "recovered": "recovered"}
     told = ", ".join(f"{count} {words[kind]}" for kind, count in counts.items() if count)
-    title = f"[{site}] {'RECOVERED' if status == 'ok' else status.upper()}: {told} ({run})"
+    title = f"[{site}] {'RECOVERED' if status == 'ok' else status.upper()}: {_named(notices)} ({run}: {told})"
     blocks = []
     for kind in _KINDS:
         chosen = [notice for notice in notices if notice.kind == kind]
@@ -175,8 +188,7 @@ def compose(contact: Contact, notices: Sequence[Notice], site: str, run: str, no
             if len(chosen) > _MOST_NOTICES:
                 lines.append(f"  and {len(chosen) - _MOST_NOTICES} more: see the report")
             blocks.append("\n".join([_HEADINGS[kind], *lines]))
-    if link:
-        blocks.append(f"Report: {link}")
+    blocks.append(f"{now:%Y-%m-%d %H:%M} UTC" + (f", report: {link}" if link else ""))
     return Message(contact, title, "\n\n".join(blocks), tuple(notices))
 
 

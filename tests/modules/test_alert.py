@@ -75,7 +75,7 @@ def test_a_problem_is_told_once_and_its_end_once(recorder: Recorder, tmp_path: P
     log = tmp_path / "alerts" / "ops.log"
     urls = [f"file://{log}"]
     first = alert(recorder, recorder.close(outcomes(finding("critical"))), urls)
-    assert first["changed"] and "CRITICAL: 1 new" in first["messages"][0]["title"]
+    assert first["changed"] and "1 new)" in first["messages"][0]["title"]
     again = alert(recorder, recorder.close(outcomes(finding("critical"))), urls)
     assert not again["changed"] and again["messages"] == []
     over = alert(recorder, recorder.close(outcomes(finding("ok"))), urls)
@@ -148,7 +148,7 @@ def test_two_contacts_of_one_name_are_both_told_once_and_named(recorder: Recorde
         told = alert(recorder, recorder.close(outcomes(finding("warning"))), [], contacts=contacts)
     assert [(item["check"], item["subject"]) for item in told["findings"]] == [("alert_routing", "Ops")]
     assert not (tmp_path / "first.log").exists()
-    assert (tmp_path / "second.log").read_text().count("WARNING: 1 new") == 1
+    assert (tmp_path / "second.log").read_text().count("WARNING: auth (daily: 1 new)") == 1
 
 
 def test_a_run_that_is_none_is_refused_with_the_remedy(recorder: Recorder) -> None:

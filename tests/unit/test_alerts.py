@@ -70,6 +70,22 @@ def test_a_check_that_did_not_run_this_time_has_not_recovered() -> None:
     assert decide(OPS, [], states_of(down), told_of(down), NOW, DAY) == []
 
 
+def test_what_cannot_be_measured_is_not_over_for_who_hears_of_critical_alone() -> None:
+    down, unknown, well = (finding("auth", status) for status in ("critical", "unknown", "ok"))
+    boss = Contact("Boss", ("file:///x",), severities=("critical",))
+    assert decide(boss, [unknown], states_of(unknown), told_of(down), NOW, DAY) == []
+    assert kinds(decide(boss, [well], states_of(well), told_of(down), NOW, DAY)) == [("recovered", "auth")]
+
+
+def test_a_title_names_a_few_and_counts_the_others() -> None:
+    down = [finding(name, "critical") for name in ("/a/very/long/path/to/some/certificates/of/a.pem", "b", "c", "d")]
+    notices = decide(OPS, down, states_of(*down), {}, NOW, DAY)
+    title = compose(OPS, notices, "demo", "daily", NOW, "").title
+    assert title == "[demo] CRITICAL: .../to/some/certificates/of/a.pem, b, c and 1 more (daily: 4 new)"
+    over = decide(OPS, [], {}, told_of(down[1]), NOW, DAY)
+    assert compose(OPS, over, "demo", "daily", NOW, "").title == "[demo] RECOVERED: b (daily: 1 recovered)"
+
+
 def test_children_are_told_under_their_parent_and_alone_once_it_is_well() -> None:
     parent, child = finding("redis:cache", "critical"), finding("auth", "critical", parent="redis:cache")
     notices = decide(OPS, [parent, child], states_of(parent, child), {}, NOW, DAY)
@@ -94,9 +110,10 @@ def test_one_message_tells_all_with_the_worst_in_its_title() -> None:
     child = finding("auth", "critical", parent="redis:cache")
     notices = decide(OPS, [parent, child], states_of(parent, child), told_of(finding("old", "critical")), NOW, DAY)
     message = compose(OPS, notices, "demo", "daily", NOW, "https://reports.example.org/x.html")
-    assert message.title == "[demo] CRITICAL: 1 new, 1 recovered (daily)"
+    assert message.title == "[demo] CRITICAL: redis:cache (daily: 1 new, 1 recovered)"
     for part in ("-> Start redis", "under it: auth", "RECOVERED", "old on app1", "https://reports.example.org/x.html"):
         assert part in message.body
+    assert message.body.endswith("\n\n2026-01-31 06:00 UTC, report: https://reports.example.org/x.html")
 
 
 STATUSES = st.lists(st.sampled_from(["ok", "warning", "unknown", "critical"]), min_size=1, max_size=30)
