@@ -98,8 +98,9 @@ def _problem_rows(
 def _sentence(item: Mapping[str, Any], under: list[Mapping[str, Any]]) -> str:
     told = f"{item['subject']}: {item['summary']}"
     if under:
-        more = f" and {len(under) - _MOST_FINDINGS} more" if len(under) > _MOST_FINDINGS else ""
-        told += f" (under it: {', '.join(child['subject'] for child in under[:_MOST_FINDINGS])}{more})"
+        names = list(dict.fromkeys(child["subject"] for child in under))
+        more = f" and {len(names) - _MOST_FINDINGS} more" if len(names) > _MOST_FINDINGS else ""
+        told += f" (under it: {', '.join(names[:_MOST_FINDINGS])}{more})"
     return f"{told} -> {item['hint']}" if item["hint"] else told
 
 

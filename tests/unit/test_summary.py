@@ -30,6 +30,7 @@ def test_what_one_failure_explains_stands_in_its_row() -> None:
         finding("redis:cache", hint="Start it"),
         finding("auth", parent="redis:cache"),
         finding("chat", parent="auth"),
+        finding("auth", "warning", parent="redis:cache", check="other"),
     )
     assert "redis:cache: is critical (under it: auth, chat) -> Start it" in told
     assert "auth: is" not in told
