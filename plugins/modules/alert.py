@@ -129,7 +129,7 @@ messages:
       type: str
 deliveries:
   description: Each attempt to deliver a message to a target.
-  returned: success
+  returned: success, and when messages were sent and could not be noted
   type: list
   elements: dict
   contains:
@@ -186,6 +186,28 @@ from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import finding_from
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_duration, utc_now
 
+_CONTACT: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "group": {"type": "str"},
+    "email": {"type": "str"},
+    "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "severities": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["warning", "unknown", "critical"],
+        "default": ["critical", "unknown"],
+    },
+    "areas": {"type": "list", "elements": "str", "default": ["all"]},
+}
+ARGUMENT_SPEC: dict[str, Any] = {
+    "database": {"type": "path", "required": True},
+    "run": {"type": "dict", "required": True},
+    "contacts": {"type": "list", "elements": "dict", "required": True, "options": _CONTACT},
+    "reminder_after": {"type": "str", "default": "24h"},
+    "report": {"type": "str", "default": ""},
+    "fail_on": FAIL_ON_OPTION,
+}
+
 
 def prepare(history: History, contacts: list[Contact], params: dict[str, Any], now: datetime) -> list[Message]:
     """The messages that are due."""
@@ -230,54 +252,36 @@ def record(
             history.note_told(run["site"], contact, notice.key, notice.state, now)
 
 
-def main() -> None:
-    contact = {
-        "name": {"type": "str", "required": True},
-        "group": {"type": "str"},
-        "email": {"type": "str"},
-        "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
-        "severities": {
-            "type": "list",
-            "elements": "str",
-            "choices": ["warning", "unknown", "critical"],
-            "default": ["critical", "unknown"],
-        },
-        "areas": {"type": "list", "elements": "str", "default": ["all"]},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "database": {"type": "path", "required": True},
-            "run": {"type": "dict", "required": True},
-            "contacts": {"type": "list", "elements": "dict", "required": True, "options": contact},
-            "reminder_after": {"type": "str", "default": "24h"},
-            "report": {"type": "str", "default": ""},
-            "fail_on": FAIL_ON_OPTION,
-        },
-        supports_check_mode=True,
-    )
-    now, run = utc_now(), module.params["run"]
-    contacts = distinct([contact_from(raw) for raw in module.params["contacts"] if raw["urls"]])
-    sent: list[tuple[Message, list[dict[str, Any]]]] = []
+def send_due(module: AnsibleModule, now: datetime) -> tuple[list[Message], list[dict[str, Any]], list[Finding]]:
+    """Send what is due and note it: the messages, the attempts to deliver them, and what is wrong with alerting."""
+    params, run = module.params, module.params["run"]
+    contacts = distinct([contact_from(raw) for raw in params["contacts"] if raw["urls"]])
     try:
-        with opened(module.params["database"], write=False) as history:
-            messages = prepare(history, contacts, module.params, now)
+        with opened(params["database"], write=False) as history:
+            messages = prepare(history, contacts, params, now)
     except KeyError as error:
         module.fail_json(msg=f"alerts cannot be decided: run lacks {error}; give it what maintenance_history returned")
     except (HistoryError, ValueError) as error:
         module.fail_json(msg=f"alerts cannot be decided: {error}")
-    if not module.check_mode:
-        # Sent outside the transaction: a slow target must not lock the history.
-        sent = [(message, deliver(message)) for message in messages]
+    # Sent outside the transaction: a slow target must not lock the history.
+    sent = [] if module.check_mode else [(message, deliver(message)) for message in messages]
     deliveries = [item for _message, items in sent for item in items]
     findings = judge(contacts, run, deliveries, now)
+    if module.check_mode:
+        return messages, deliveries, findings
     try:
-        if not module.check_mode:
-            with opened(module.params["database"], write=True) as history:
-                for message, items in sent:
-                    record(history, message, items, run, now)
-                history.add_alert_findings(run["id"], findings)
+        with opened(params["database"], write=True) as history:
+            for message, items in sent:
+                record(history, message, items, run, now)
+            history.add_alert_findings(run["id"], findings)
     except HistoryError as error:
         module.fail_json(msg=f"who was told what is not noted, so it is told again: {error}", deliveries=deliveries)
+    return messages, deliveries, findings
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    messages, deliveries, findings = send_due(module, utc_now())
     told = [{"contact": item.contact.name, "title": item.title, "body": item.body} for item in messages]
     exit_with_findings(
         module,
