@@ -29,16 +29,17 @@ def summary_lines(summary: Mapping[str, Any], width: int = 120, paint: Paint = _
     """The lines of a run's end.
 
     ``summary`` has the keys ``run`` (as ``maintenance_history`` returns it), ``alerts`` (as ``alert`` returns
-    them), ``report`` (path or empty) and ``broken`` (sentences about the end of the run itself). ``width`` is that
-    of the terminal in columns.
+    them), ``report`` (path or empty), ``broken`` (sentences about the end of the run itself) and ``check_mode``, in
+    which nothing was sent or written. ``width`` is that of the terminal in columns.
     """
     run = summary["run"]
     width = max(width, _LEAST_WIDTH)
-    lines = [_headline(run, paint), ""]
+    done = not summary.get("check_mode")
+    lines = [_headline(run, paint) + ("" if done else " (check mode: nothing was written or sent)"), ""]
     lines += _table(run, width, paint)
     lines += _changes(run, width)
-    lines += _alerts(summary.get("alerts") or {}, paint)
-    if summary.get("report"):
+    lines += _alerts(summary.get("alerts") or {}, paint, "Alerts:" if done else "Alerts that would be sent:")
+    if done and summary.get("report"):
         lines += ["", f"Report: {summary['report']}"]
     lines += [paint(f"The end of this run is broken: {reason}", "critical") for reason in summary.get("broken") or []]
     return lines
@@ -119,7 +120,7 @@ def _changes(run: Mapping[str, Any], width: int) -> list[str]:
     return ["", "Changed:", *lines] if lines else []
 
 
-def _alerts(alerts: Mapping[str, Any], paint: Paint) -> list[str]:
+def _alerts(alerts: Mapping[str, Any], paint: Paint, title: str) -> list[str]:
     lines = [f"  {item['contact']}: {item['title']}" for item in alerts.get("messages") or []]
     lines += [paint(f"  {item['subject']}: {item['summary']}", item["status"]) for item in alerts.get("findings") or []]
-    return ["", "Alerts:", *lines] if lines else []
+    return ["", title, *lines] if lines else []

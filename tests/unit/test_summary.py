@@ -14,14 +14,14 @@ def finding(subject: str, status: str = "critical", procedure: str = "health_che
     }  # fmt: skip
 
 
-def table(outcomes: list[str], *findings: dict[str, Any]) -> str:
+def table(outcomes: list[str], *findings: dict[str, Any], **more: Any) -> str:
     ended = [{"procedure": procedure, "host": "app1", "changes": []} for procedure in outcomes]
     counts = {status: sum(item["status"] == status for item in findings) for status in ("ok", "warning", "unknown")}
     run = {
         "name": "daily", "site": "test", "status": "critical", "seconds": 1.0, "outcomes": ended,
         "counts": {**counts, "critical": 1}, "findings": list(findings),
     }  # fmt: skip
-    return "\n".join(summary_lines({"run": run}, width=400))
+    return "\n".join(summary_lines({"run": run, **more}, width=400))
 
 
 def test_what_one_failure_explains_stands_in_its_row() -> None:
@@ -60,3 +60,11 @@ def test_very_many_findings_are_counted() -> None:
 
 def test_a_procedure_that_is_well_has_its_row() -> None:
     assert "log_rotation  app1  ok" in table(["log_rotation"])
+
+
+def test_a_run_in_check_mode_tells_of_nothing_as_done() -> None:
+    parts: dict[str, Any] = {"alerts": {"messages": [{"contact": "Ops", "title": "t"}]}, "report": "/reports/x.html"}
+    done = table(["health_check"], finding("auth"), **parts)
+    tried = table(["health_check"], finding("auth"), **parts, check_mode=True)
+    assert "Report: /reports/x.html" in done and "Alerts:" in done
+    assert "/reports/x.html" not in tried and "Alerts that would be sent:" in tried and "check mode" in tried
