@@ -30,7 +30,7 @@ from tests.platform.parts.admin_bridge import AdminBridge
 from tests.platform.parts.bucket import Bucket
 from tests.platform.parts.certificates import CertificateAuthority, defective
 from tests.platform.parts.nginx import Nginx
-from tests.platform.parts.process import PartError, ServerProcess, accepts, lasting_port
+from tests.platform.parts.process import PartError, ServerProcess, accepts, free_port
 from tests.platform.parts.redis import RedisServer, seed
 from tests.platform.parts.services import NAMES, USES_FIRESTORE, USES_REDIS, Service
 from tests.platform.settings import Settings
@@ -199,7 +199,7 @@ class Miniature:
         self.settings.choose_ports(
             names,
             lambda name, port: any(name.startswith(part) for part in running) or not accepts(port),
-            lasting_port,
+            free_port,
         )
         if not self.redis_password_file.exists():
             self.redis_password_file.parent.mkdir(mode=0o700, exist_ok=True)

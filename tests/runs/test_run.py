@@ -200,9 +200,12 @@ def test_no_text_of_a_finding_reaches_the_page_as_markup(site: Site) -> None:
     keys = ("check", "subject", "summary", "hint", "unit", "value")
     found = {**dict.fromkeys(keys, evil), "status": "critical", "observed_at": "2026-01-31T06:00:00Z"}
     site.procedure("fine", leave({"findings": [found], "changes": [evil]}))
+    process = {"name": evil, "user": "root", "pid": 7, "rss_bytes": 3 << 20, "percent": 1.5}
+    site.procedure("performance_monitoring", leave({**FINE, "artifacts": {"processes": [process]}}))
     site.run()
     page = site.report("html")
     assert "<script" not in page and "<img" not in page and html.escape(evil) in page
+    assert "Largest processes" in page and "3.0 MiB" in page
     assert "<script" not in site.report("md")
 
 

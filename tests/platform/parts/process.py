@@ -21,16 +21,10 @@ class PartError(Exception):
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def lasting_port() -> int:
     """A free TCP port of loopback that stays free while its server is down.
 
-    It lies below the range from which the kernel serves :func:`free_port` and every outgoing connection.
+    It lies below the range from which the kernel serves outgoing connections: a port of that range can be taken by
+    any of them, even by the very connection that asks whether a server listens on it yet.
     """
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
@@ -85,10 +79,15 @@ class ServerProcess:
         self._note(process.pid)
         deadline = time.monotonic() + timeout
         while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise PartError(f"{self.name} did not get ready: {self._end_of_log()}")
+            self._demand(process.poll() is None and time.monotonic() < deadline)
             time.sleep(0.02)
+        # What answered may have been somebody else, who keeps this one from its port.
+        self._demand(process.poll() is None)
+
+    def _demand(self, fine: bool) -> None:
+        if not fine:
+            self.stop()
+            raise PartError(f"{self.name} did not get ready: {self._end_of_log()}")
 
     def pid(self) -> int | None:
         """The pid of the running process, or None."""
