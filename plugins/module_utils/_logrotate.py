@@ -27,12 +27,13 @@ _CONSIDERED = re.compile(r"^considering log (.+)$")
 _STATE_LINE = re.compile(r'^"((?:[^"\\]|\\.)*)" (\d+-\d+-\d+(?:-\d+:\d+:\d+)?)$')
 _STATE_PATH = re.compile(r"^(?:acquired lock on state file .*)?Reading state from file: (.+)$", re.MULTILINE)
 _SIZE = re.compile(r"\d+[kMG]?")
+_DUPLICATE = "duplicate log entry for"
 _HINTS = (
     (
         "insecure permissions",
         "set su_user and su_group to the folder's owner, or take write access from its group",
     ),
-    ("duplicate log entry", "rotate it in one place: take it out of the other file or out of the logs of this task"),
+    ("duplicate log entry", "rotate it in one place: take it out of that file or out of the logs of this task"),
     ("already locked", "another logrotate is running: try again when it is done"),
     ("same device", "put archive_folder on the file system of the logs"),
 )
@@ -212,10 +213,15 @@ class Logrotate:
             return []
         _code, output, candidate = self._try(text, os.path.basename(path), others)
         return [
-            line.replace(candidate, os.path.basename(path))
+            line.replace(candidate, os.path.basename(path)) + self._owner(line.split(_DUPLICATE, 1)[1].strip(), others)
             for line in error_lines(output)
-            if candidate in line and "duplicate log entry" in line
+            if candidate in line and _DUPLICATE in line
         ]
+
+    def _owner(self, log: str, configs: Sequence[str]) -> str:
+        """Which configuration rotates a log, as a clause; logrotate itself does not say it."""
+        owners = [config for config in configs if log in self.considered([config])[0]]
+        return f", which {' and '.join(owners)} rotates already" if owners else ""
 
     def considered(self, configs: Sequence[str]) -> tuple[dict[str, bool], list[str], dict[str, str]]:
         """Of installed configurations: log -> needs rotating, the errors, and log -> last rotation."""

@@ -121,7 +121,7 @@ def test_a_log_that_another_file_rotates_is_refused(tmp_path: Path, site: dict[s
     other.chmod(0o644)
     answer = run_module("logrotate", site)
     assert answer["failed"]
-    assert f"duplicate log entry for {tmp_path}/logs/app.log" in answer["msg"]
+    assert f"duplicate log entry for {tmp_path}/logs/app.log, which {other} rotates already" in answer["msg"]
     assert "rotate it in one place" in answer["msg"]
     assert not Path(site["path"]).exists()
 
