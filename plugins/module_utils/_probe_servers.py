@@ -27,7 +27,7 @@ _LONGEST_REPLY = 512
 #: Redis' words for "I am there, but not for you, or not now", with what to do about it.
 _REDIS_NOT_READY = {
     "NOAUTH": "Give the probe the password of the server",
-    "WRONGPASS": "Correct username and password of the probe",
+    "WRONGPASS": "Correct the username and password that the probe has, such as those in upkeep_redis",
     "NOPERM": "Allow the user the command PING",
     "LOADING": "Wait until the data set is loaded, and find out why the server was restarted",
     "MASTERDOWN": "Look at the replication link of the server",
