@@ -151,7 +151,8 @@ def test_secrets_are_not_shown_and_not_sent_to_other_hosts(http_server: HttpServ
     answer = health([{"name": "leak", "url": f"{http_server.url}/redirect-to/{target}", **secrets}])
     assert answer["status"] == "ok"
     assert not [text for text in ("a-bearer-token", "an-api-key") if text in json.dumps(answer)]
-    assert "token" in answer["invocation"]["module_args"]["probes"][0]  # it is there, and censored
+    # ansible-core up to 2.19 hands the arguments back; the token is there then, and censored.
+    assert "invocation" not in answer or "token" in answer["invocation"]["module_args"]["probes"][0]
     assert "X-Api-Key" in http_server.seen[-1][2]
     assert "Authorization" in http_server.seen[-1][2]
     assert not {"X-Api-Key", "Authorization"} & other.seen[-1][2].keys()
