@@ -31,8 +31,8 @@ _HINTS = {
     "load_per_core": "See what waits: top for the processor, iostat -x 1 for disks",
     "iowait_percent": "See which disk is busy: iostat -x 1",
     "steal_percent": "The virtual machine's host is overbooked: move it or give it more",
-    "memory_percent": "See the largest processes in the result or report; restart what leaks or give the host more memory",
-    "swap_percent": "See the largest processes in the result or report; the host is short of memory",
+    "memory_percent": "See the largest processes in result or report; restart what leaks or give the host more memory",
+    "swap_percent": "See the largest processes in result or report; the host is short of memory",
     "oom_kills": "See journalctl -k --grep 'Out of memory'; the count starts anew at the next boot",
 }
 
