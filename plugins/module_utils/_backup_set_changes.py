@@ -57,6 +57,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, for
 #: Folders that an open set offers to those who fill it; empty ones are gone when it is complete.
 FOLDERS = ("redis", "firestore")
 _WAITING_POLL = 1.0
+#: A set may be this many seconds younger than the clock, which may have been set meanwhile.
+CLOCK_TOLERANCE = 300
 _LEFTOVER = re.compile(r"\.[0-9]{8}T[0-9]{6}Z(\.partial)?\.removing")
 
 
@@ -155,7 +157,8 @@ def _young_enough(store: Store, max_age: float | None, accept: str) -> BackupSet
         return None
     states = ("verified",) if accept == "verified" else ("complete", "verified")
     fresh = newest(read_sets(store.root), *states)
-    return fresh if fresh is not None and fresh.age(store.clock()) < max_age else None
+    # A set of the future comes from a clock that was wrong: it must not keep new ones from being made.
+    return fresh if fresh is not None and -CLOCK_TOLERANCE <= fresh.age(store.clock()) < max_age else None
 
 
 def _free_id(store: Store) -> str:

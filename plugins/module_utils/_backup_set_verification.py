@@ -31,7 +31,12 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     remove_temporaries,
     walk,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import Change, Store, leftovers
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
+    CLOCK_TOLERANCE,
+    Change,
+    Store,
+    leftovers,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._files import publish_text, sha256_of
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import read_lock
@@ -39,8 +44,6 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import format_dur
 
 #: The subject of findings about the set as a whole; parts are their own subjects.
 SUBJECT = "backup"
-#: A set may be this many seconds younger than the clock, which may have been set meanwhile.
-_CLOCK_TOLERANCE = 300
 #: How many good sets before the newest one tell what size is usual.
 _PREDECESSORS = 5
 _MOST_REASONS = 3
@@ -157,7 +160,7 @@ def _check_present(found: FindingsBuilder, store: Store, done: Sequence[BackupSe
 
 def _check_age(found: FindingsBuilder, best: BackupSet, expected: Expectations, now: datetime) -> None:
     age = best.age(now)
-    if age < -_CLOCK_TOLERANCE:
+    if age < -CLOCK_TOLERANCE:
         summary = f"set {best.id} is dated {format_duration(-age)} in the future: its age cannot be told"
         hint = "Check the clock of this host, then take a new set"
         found.add("backup_age", SUBJECT, "unknown", summary, value=int(age), unit="s", hint=hint)

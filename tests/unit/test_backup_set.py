@@ -285,6 +285,13 @@ def test_open_is_due_again_at_the_very_age(house: House) -> None:
     assert house.open("b", max_age=12 * HOUR).due
 
 
+def test_a_set_that_a_wrong_clock_dated_ahead_makes_no_new_one_needless(house: House) -> None:
+    house.go_on(24 * HOUR)
+    house.make(verified=True)
+    house.go_on(-48 * HOUR)
+    assert house.open("b", max_age=12 * HOUR).due
+
+
 def test_a_failed_set_makes_no_new_one_needless(house: House) -> None:
     done = house.make(verified=True)
     house.judge(done.id, 2, {**LOADED, "status": "critical", "summary": "torn"})
