@@ -40,6 +40,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import (
 _FEWEST_DATABASES = 1024
 _NEAR_KEYS = 100  # so many keys may come or go on a busy server while they are counted
 _MEMORY_RESERVE = 1.1  # loading takes a little more than the data took
+_ROOM = "Free some space or choose another scratch_dir"
+_AGAIN = "Remove the cause and verify again; the snapshot itself may be sound"
 _ANOTHER = "Do not restore from this file. Take a new snapshot, or use an older one"
 
 
@@ -113,7 +115,7 @@ class _Run:
             try:
                 folder = stack.enter_context(scratch_folder(self._order.scratch_dir)) if loading else ""
             except OSError as error:
-                self._unknown("snapshot_load", f"there is no room for a scratch server: {error}")
+                self._unknown("snapshot_load", f"there is no room for a scratch server: {error}", _ROOM)
                 folder = ""
             return self._format_and_load(verification, folder)
 
@@ -168,7 +170,7 @@ class _Run:
             self._critical("snapshot_format", f"the snapshot is not sound: {error}")
             return None
         except OSError as error:
-            self._unknown("snapshot_format", f"the snapshot could not be read or unpacked: {error}")
+            self._unknown("snapshot_format", f"the snapshot could not be read or unpacked: {error}", _ROOM)
             return None
         wrong = self._contradiction(rdb)
         if wrong:
@@ -200,7 +202,7 @@ class _Run:
         if needed <= free:
             return True
         told = f"unpacking needs {needed} bytes and {self._order.scratch_dir} has {free} free"
-        self._unknown("snapshot_load", told, "Free some space or choose another scratch_dir")
+        self._unknown("snapshot_load", told, _ROOM)
         return False
 
     def _fits_in_memory(self, rdb: Rdb) -> bool:
@@ -228,7 +230,7 @@ class _Run:
             self._critical("snapshot_load", f"redis-server does not load the snapshot: {error}")
             return None
         except (ScratchError, library.RedisError, OSError) as error:
-            self._unknown("snapshot_load", f"the snapshot could not be loaded for comparison: {error}")
+            self._unknown("snapshot_load", f"the snapshot could not be loaded for comparison: {error}", _AGAIN)
             return None
         return self._compare(loaded)
 
