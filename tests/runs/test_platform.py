@@ -182,6 +182,17 @@ def test_access_log_tells_times_and_failures(running: Running) -> None:
     assert {"200", "404", "500"} <= set(statuses)
 
 
+def test_probes_are_no_requests_of_users(running: Running) -> None:
+    """Else an outage that was healed is told again by the response times of the day."""
+    log = running.root / "logs/nginx/access.log"
+    before = log.read_text()
+    url = f"http://127.0.0.1:{running.port}/api/auth-service/health"
+    for agent in ("upkeep.ops.service_health", "somebody"):
+        subprocess.run(["curl", "-sS", "-o", "/dev/null", "-A", agent, url], check=True)
+    added = log.read_text().removeprefix(before)
+    assert added.count("\n") == 1 and '"somebody"' in added
+
+
 def test_started_again_it_is_unchanged(running: Running) -> None:
     assert running.playbook("started", platform_port=running.port, platform_fault="none") == 0
     began = time.monotonic()

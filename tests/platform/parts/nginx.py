@@ -35,7 +35,9 @@ http {{
     # The combined format, then how long the request took and how long the service behind took, in seconds.
     log_format timed '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent '
                      '"$http_referer" "$http_user_agent" rt=$request_time urt="$upstream_response_time"';
-    access_log {logs}/access.log timed;
+    # The probes of a health check are left out: what they find is told by it, and they are no requests of users.
+    map $http_user_agent $logged {{ "upkeep.ops.service_health" 0; default 1; }}
+    access_log {logs}/access.log timed if=$logged;
 
     client_body_temp_path {folder}/temp/body;
     proxy_temp_path {folder}/temp/proxy;
