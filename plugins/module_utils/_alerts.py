@@ -32,10 +32,19 @@ AREAS: Mapping[str, str] = {
     "security_scan": "security",
 }
 
+#: Subjects that are databases' affair in whatever procedure: health checks name them so.
+_DATABASES = ("redis:", "firestore:")
+
 _MOST_NOTICES, _MOST_CHILDREN = 50, 20
 _MOST_NAMES, _LONGEST_NAME = 3, 30
 _KINDS = ("new", "changed", "reminder", "recovered")
 _HEADINGS = {"new": "NEW", "changed": "CHANGED", "reminder": "STILL NOT WELL", "recovered": "RECOVERED"}
+
+
+def areas_of(finding: Finding) -> set[str]:
+    """All names of areas that a contact may have given to hear of such a finding."""
+    areas = {"all", finding.procedure, AREAS.get(finding.procedure, finding.procedure)}
+    return areas | {"database"} if finding.subject.startswith(_DATABASES) else areas
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,9 @@ class Contact:
     areas: tuple[str, ...] = ("all",)
     twin_of: str = ""
 
-    def cares_for(self, procedure: str) -> bool:
-        return any(area in ("all", procedure, AREAS.get(procedure, procedure)) for area in self.areas)
-
     def hears_of(self, finding: Finding) -> bool:
-        """Whether a finding is the contact's affair, by its status and its procedure."""
-        return finding.status in self.severities and self.cares_for(finding.procedure)
+        """Whether a finding is the contact's affair, by its status and its areas."""
+        return finding.status in self.severities and not areas_of(finding).isdisjoint(self.areas)
 
 
 @dataclass(frozen=True)

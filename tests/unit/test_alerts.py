@@ -105,6 +105,12 @@ def test_severity_and_area_decide_who_is_told() -> None:
     assert decide(elsewhere, [slow], states_of(slow), {}, NOW, DAY) == []
 
 
+def test_a_database_that_does_not_answer_is_told_to_who_looks_after_databases() -> None:
+    down = finding("redis:cache", "critical")
+    keeper = Contact("Dba", ("file:///x",), areas=("database",))
+    assert kinds(decide(keeper, [down], states_of(down), {}, NOW, DAY)) == [("new", "redis:cache")]
+
+
 def test_one_message_tells_all_with_the_worst_in_its_title() -> None:
     parent = finding("redis:cache", "critical", hint="Start redis")
     child = finding("auth", "critical", parent="redis:cache")
