@@ -1,22 +1,17 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A million lines of access log: p50, p95 and p99 per route, against awk and sort, in one run.
-
-Run as ``python -m tests.bench.bench_access_log``. CPU seconds are told, because they do not depend on what else the
-machine does as much as the clock on the wall.
-"""
+"""A million lines of access log: p50, p95 and p99 per route, against awk and sort."""
 
 from __future__ import annotations
 
 import random
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from tests.bench.common import Row, at_most, in_turns, timed
 from tests.harness import ROOT
 
 _LINES = 1_000_000
@@ -55,26 +50,17 @@ def write_log(path: Path) -> None:
             )
 
 
-def measure(name: str, command: list[str]) -> float:
-    """CPU seconds of a command and its children, told with the wall clock and the memory."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    environment = {"PYTHONPATH": str(ROOT / "collections"), "PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{name}: {spent:.2f} s CPU, {time.monotonic() - started:.2f} s, peak so far {after.ru_maxrss // 1024} MiB")
-    print("  " + "\n  ".join(sorted(output.splitlines())))
-    return spent
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def rows() -> list[Row]:
+    """One comparison; takes about a minute."""
+    with tempfile.TemporaryDirectory(prefix="upkeep-bench-") as folder:
         path = Path(folder) / "access.log"
         write_log(path)
-        module = measure("access_log_stats", [sys.executable, "-c", _MODULE_SIDE, str(path)])
-        awk = measure("awk and sort", ["sh", "-c", _AWK_SIDE, "sh", str(path)])
-    print(f"access_log_stats takes {module / awk:.2f} of the CPU time of awk and sort")
+        module, theirs = [sys.executable, "-c", _MODULE_SIDE, str(path)], ["sh", "-c", _AWK_SIDE, "sh", str(path)]
+        pair = in_turns(lambda: timed(lambda: percentiles(module)), lambda: timed(lambda: percentiles(theirs)))
+        return [at_most(f"{_LINES} lines of access log: awk and sort", pair, 2, note="percentiles of each route.")]
 
 
-if __name__ == "__main__":
-    main()
+def percentiles(command: list[str]) -> str:
+    """What a command prints."""
+    environment = {"PYTHONPATH": str(ROOT / "collections"), "PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
