@@ -126,9 +126,13 @@ class ServerProcess:
 
 
 def start_time(pid: int) -> int:
-    """Clock ticks after boot at which the process started (field 22 of /proc/PID/stat); 0 when it is a zombie."""
+    """Clock ticks after boot at which the process started (field 22 of /proc/PID/stat); 0 when it has ended.
+
+    A process whose first thread is a zombie has not ended while others of its threads live: its ports are still open.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return 0 if fields[0] == "Z" else int(fields[19])
+    ended = fields[0] == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
+    return 0 if ended else int(fields[19])
 
 
 @contextlib.contextmanager
