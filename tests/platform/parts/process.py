@@ -131,7 +131,7 @@ def start_time(pid: int) -> int:
     A process whose first thread is a zombie has not ended while others of its threads live: its ports are still open.
     """
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    ended = fields[0] == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
+    ended = fields[0] == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
     return 0 if ended else int(fields[19])
 
 
