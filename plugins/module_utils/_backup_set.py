@@ -35,6 +35,9 @@ MUTEX = ".mutex"
 FORMAT = 1
 #: From this level of verification on a set counts as verified: below it only its bytes are known to be the same.
 VERIFIED_LEVEL = 2
+LEVELS = (1, 2, 3, 4)
+#: A drill stands above all levels: the set was restored, and its data was used.
+DRILL_LEVEL = 5
 
 _ID_FORMAT = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -58,6 +61,8 @@ class BackupSet:
     completed_at: str = ""
     verified_level: int = 0
     verified_at: str = ""
+    drilled_at: str = ""
+    judgements: list[dict[str, Any]] = field(default_factory=list)
     held: bool = False
     hold_reason: str = ""
     problem: str = ""
@@ -90,6 +95,9 @@ class BackupSet:
             "parts": self.parts,
             "verified_level": self.verified_level,
             "verified_at": self.verified_at,
+            "verifications": [told for level in LEVELS if (told := last_of_level(self.judgements, level))],
+            "drilled_at": self.drilled_at,
+            "drill": last_drill(self.judgements),
             "held": self.held,
             "hold_reason": self.hold_reason,
             "problem": self.problem,
@@ -189,6 +197,45 @@ def standing(judgements: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, d
     return passed, failed
 
 
+def drill_that_stands(judgements: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The last drill that passed, unless something failed after it."""
+    last: dict[str, Any] | None = None
+    for entry in judgements:
+        if entry["result"] == "failed":
+            last = None
+        elif entry["result"] == "passed" and entry["level"] == DRILL_LEVEL:
+            last = entry
+    return last
+
+
+def proves(entry: dict[str, Any], level: int) -> bool:
+    """Whether a judgement is a pass of some level. Who passes a higher one passes the lower ones too.
+
+    A drill proves all but the comparison with the live server (level 4), which it does not ask.
+    """
+    if entry["result"] != "passed":
+        return False
+    return entry["level"] == level or (entry["level"] > level and (entry["level"] != DRILL_LEVEL or level < LEVELS[-1]))
+
+
+def last_of_level(judgements: list[dict[str, Any]], level: int) -> dict[str, Any] | None:
+    """The last judgement that says something of a level, in brief: level, result, at, reason."""
+    saying = [entry for entry in judgements if entry["level"] == level or proves(entry, level)]
+    if not saying:
+        return None
+    return {"level": level, **{key: saying[-1].get(key, "") for key in ("result", "at", "reason")}}
+
+
+def last_drill(judgements: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The last drill: at, result, reason and its figures."""
+    drills = [entry for entry in judgements if entry["level"] == DRILL_LEVEL]
+    if not drills:
+        return None
+    figures = dict.fromkeys(("rto_seconds", "rpo_seconds", "rpo_bytes"))
+    told = {key: drills[-1].get(key, "") for key in ("result", "at", "reason")}
+    return {**told, **figures, "parts": [], **drills[-1].get("drill", {})}
+
+
 def newest(sets: list[BackupSet], *states: str) -> BackupSet | None:
     """The newest of some states, of a list that is sorted newest first."""
     return next((entry for entry in sets if entry.state in states), None)
@@ -273,7 +320,8 @@ def _read_json(path: str) -> dict[str, Any] | None:
 def _described(
     path: str, manifest: dict[str, Any], verification: dict[str, Any], hold: dict[str, Any] | None
 ) -> BackupSet:
-    passed, failed = standing(verification["judgements"])
+    judgements = verification["judgements"]
+    passed, failed = standing(judgements)
     state = "complete"
     if failed is not None:
         state = "failed"
@@ -290,6 +338,8 @@ def _described(
         completed_at=manifest.get("completed_at", ""),
         verified_level=passed["level"] if passed else 0,
         verified_at=passed["at"] if passed else "",
+        drilled_at=(drill_that_stands(judgements) or {}).get("at", ""),
+        judgements=judgements,
         held=hold is not None,
         hold_reason=str((hold or {}).get("reason", "")),
         problem=failed.get("reason", "") if failed else "",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
+    DRILL_LEVEL,
     BackupSet,
     BackupSetError,
     find_set,
@@ -25,11 +26,11 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes imp
     open_set,
     remove_set,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_judgements import judge_set
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import (
     Expectations,
     check_bytes,
     check_newest,
-    judge_set,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import Lock, read_lock
@@ -52,7 +53,7 @@ def carry_out(
     }
     if params["state"] == "open":
         answer.update(due=change.due, owner=change.owner)
-    if params["state"] == "judged":
+    if params["state"] in ("judged", "drilled"):
         answer["result"] = change.result
     return answer, change.warnings
 
@@ -69,6 +70,7 @@ def _steps(
         "complete": lambda: complete_set(store, identifier, owner, contents, parse_duration(params["leftover_age"])),
         "abandoned": lambda: abandon_set(store, identifier, owner, params["force"]),
         "judged": lambda: judge_set(store, identifier, params["level"], params["findings"]),
+        "drilled": lambda: judge_set(store, identifier, DRILL_LEVEL, params["findings"], params["drill"]),
         "held": lambda: hold_set(store, identifier, True, params["reason"]),
         "unheld": lambda: hold_set(store, identifier, False, ""),
         "absent": lambda: remove_set(store, identifier, params["force"]),

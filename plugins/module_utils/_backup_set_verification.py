@@ -1,11 +1,10 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of the worth of backup sets: their bytes, their age and size, and the judgements recorded in them."""
+"""What can be found out about backup sets by looking at them: their bytes, their age, their size."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,37 +15,30 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     ADMINISTRATION,
-    FORMAT,
     HOLD,
     MANIFEST,
     MANIFEST_DIGEST,
     VERIFICATION,
     BackupSet,
-    BackupSetError,
-    find_set,
     is_temporary,
-    moment_of,
     newest,
     read_verification,
-    remove_temporaries,
     walk,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
     CLOCK_TOLERANCE,
-    Change,
     Store,
     leftovers,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._files import publish_text, sha256_of
+from ansible_collections.upkeep.ops.plugins.module_utils._files import sha256_of
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import read_lock
-from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration, isoformat
+from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration
 
 #: The subject of findings about the set as a whole; parts are their own subjects.
 SUBJECT = "backup"
 #: How many good sets before the newest one tell what size is usual.
 _PREDECESSORS = 5
-_MOST_REASONS = 3
 _RUN_AGAIN = "Run the role database_backup and read what it says"
 
 
@@ -227,92 +219,3 @@ def _check_leftovers(found: FindingsBuilder, store: Store, leftover_age: float) 
     lock = read_lock(store.lock_path)
     working = f"; set {lock.subject} is being made by {lock.describe(store.clock())}" if lock is not None else ""
     found.add("backup_leftovers", SUBJECT, "ok", f"no dead run has left an unfinished set{working}", value=0)
-
-
-# --- judgements ------------------------------------------------------------------------------------------------------
-
-
-def judge_set(store: Store, identifier: str, level: int, findings: Sequence[Mapping[str, Any]]) -> Change:
-    """Record in a set what a verification of some level found, and what follows from it.
-
-    Passed only when there is a finding about every part, and none of them is unknown or critical: what nobody
-    looked at is not proved. Raises BackupSetError when there is no such set, or a finding is none.
-    """
-    moment_of(identifier)
-    if not all({"check", "subject", "status", "summary"} <= set(finding) for finding in findings):
-        raise BackupSetError("every one of the findings needs check, subject, status and summary")
-    with store.exclusive():
-        found = find_set(store.root, identifier)
-        if found is None:
-            raise BackupSetError(f"there is no complete set {identifier} below {store.root}")
-        result, reason = _outcome(found, level, findings)
-        verification = _verification_of(found)
-        judgements = verification["judgements"]
-        known = next((old for old in judgements if (old["level"], old["result"]) == (level, result)), None)
-        if known is not None and known is judgements[-1] and known.get("findings") == list(findings):
-            return Change(
-                False, f"set {identifier}: this {result} of level {level} was recorded already", found, result=result
-            )
-        judgement = {
-            "level": level,
-            "at": isoformat(store.clock()),
-            "result": result,
-            "reason": reason,
-            "findings": list(findings),
-        }
-        verification["judgements"] = [old for old in judgements if old is not known] + [judgement]
-        if not store.check:
-            text = json.dumps(verification, indent=2, sort_keys=True) + "\n"
-            remove_temporaries(found.path, VERIFICATION)
-            publish_text(os.path.join(found.path, VERIFICATION), text)
-        after = found if store.check else find_set(store.root, identifier)
-    return Change(
-        True,
-        f"set {identifier}: level {level} {result}" + (f": {reason}" if reason else ""),
-        after,
-        before={"id": identifier, "judgements": [_brief(old) for old in judgements]},
-        after={"id": identifier, "judgements": [_brief(new) for new in verification["judgements"]]},
-        result=result,
-    )
-
-
-def _outcome(found: BackupSet, level: int, findings: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """passed, failed or unknown, with the reason in words when it did not pass.
-
-    Above level 1 this module's own checks count for nothing: equal bytes do not prove that a part can be read.
-    """
-    critical = [finding for finding in findings if finding["status"] == "critical"]
-    if critical:
-        return "failed", _reasons(found, critical)
-    unknown = [finding for finding in findings if finding["status"] == "unknown"]
-    if unknown:
-        return "unknown", _reasons(found, unknown)
-    proved = {finding["subject"] for finding in findings if level == 1 or not finding["check"].startswith("backup_")}
-    missing = [part["name"] for part in found.parts if part["name"] not in proved]
-    if missing or not found.parts:
-        return "unknown", f"nothing of level {level} was found out about {', '.join(missing) or 'any part'}"
-    return "passed", ""
-
-
-def _reasons(found: BackupSet, findings: Sequence[Mapping[str, Any]]) -> str:
-    """The first reason for each of the first parts; the findings themselves tell the others."""
-    first: dict[str, str] = {}
-    for finding in findings:
-        first.setdefault(finding["subject"], finding["summary"])
-    told = list(first.items())[:_MOST_REASONS]
-    rest = len(findings) - len(told)
-    reasons = "; ".join(f"{subject}: {summary.replace(f'set {found.id}: ', '', 1)}" for subject, summary in told)
-    return reasons + (f" (and {rest} more)" if rest else "")
-
-
-def _brief(judgement: Mapping[str, Any]) -> str:
-    return f"level {judgement['level']} {judgement['result']} at {judgement['at']}"
-
-
-def _verification_of(found: BackupSet) -> dict[str, Any]:
-    """What is recorded so far. In a damaged set whatever was recorded is worth nothing any more."""
-    empty = {"format": FORMAT, "id": found.id, "judgements": []}
-    if not found.files:
-        return empty
-    digest = sha256_of(os.path.join(found.path, MANIFEST))
-    return {**empty, "manifest_sha256": digest, **read_verification(found.path)}

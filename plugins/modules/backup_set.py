@@ -15,7 +15,8 @@ description:
   - A set is built in C(<root>/<id>.partial) and takes its final name only when everything is in it and on disk. Until
     then nobody can mistake it for a backup.
   - A set is first V(complete), and V(verified) once a verification of level 2 or higher was recorded in it with
-    O(state=judged). One that fails is V(failed); it is kept, and never chosen for recovery.
+    O(state=judged). A drill that passed, recorded with O(state=drilled), proves more than any verification, and gives
+    it RV(set.drilled_at). One that fails is V(failed); it is kept, and never chosen for recovery.
   - A run can be killed at any point and run again.
 notes:
   - One run at a time makes a set. It holds the lock C(<root>/.lock) from O(state=open) to O(state=complete) or
@@ -51,6 +52,7 @@ options:
         final name, releases the lock, and removes what dead runs left behind.
       - V(abandoned) removes an unfinished set and releases its lock.
       - V(judged) records in the set what a verification of O(level) found, and what follows from it.
+      - V(drilled) records in the set what a drill found, in which it was restored, and its figures O(drill).
       - V(checked) verifies level 1 of a set. Without O(id) this is the newest set, and it is judged too whether it is
         there, young enough, with all its parts, and as large as its predecessors.
       - V(found) returns the sets and who holds the lock.
@@ -58,11 +60,11 @@ options:
       - V(absent) removes one set. It refuses a held one, and the newest verified one (when none is verified the newest
         complete one), unless O(force=true).
     type: str
-    choices: [open, complete, abandoned, judged, checked, found, held, unheld, absent]
+    choices: [open, complete, abandoned, judged, drilled, checked, found, held, unheld, absent]
     required: true
   id:
     description:
-      - Id of the set. V(complete), V(judged), V(held), V(unheld) and V(absent) of O(state) need it.
+      - Id of the set. V(complete), V(judged), V(drilled), V(held), V(unheld) and V(absent) of O(state) need it.
       - Without it V(abandoned) takes the set that O(owner) has open, and V(found) returns all.
     type: str
   owner:
@@ -125,10 +127,31 @@ options:
   level:
     description: Level of the verification that O(state=judged) records.
     type: int
-    choices: [1, 2, 3]
+    choices: [1, 2, 3, 4]
+  drill:
+    description: The figures of a drill, for O(state=drilled).
+    type: dict
+    suboptions:
+      rto_seconds:
+        description: How long it took until the restored data could be used (recovery time).
+        type: float
+      rpo_seconds:
+        description: How much older the restored data was than the moment of the loss (recovery point).
+        type: float
+      rpo_bytes:
+        description: How many bytes of changes that were.
+        type: float
+      parts:
+        description:
+          - What was restored, names of parts such as V(redis:cache), or dictionaries with C(name) and whatever else is
+            to be recorded of a part.
+          - A part that is named neither here nor by one of O(findings) was not drilled, and the set neither.
+        type: list
+        elements: raw
+        default: []
   findings:
     description:
-      - What the verification found, as O(state=checked), M(upkeep.ops.redis_verify) and others return it.
+      - What the verification or the drill found, as O(state=checked), M(upkeep.ops.redis_verify) and others return it.
       - A V(critical) one fails the set. An V(unknown) one, or none at all about one of the parts, leaves open what was
         to be proved. Otherwise the set has passed.
       - From O(level=2) on the findings of O(state=checked) alone prove nothing about a part.
@@ -202,6 +225,21 @@ EXAMPLES = r"""
     id: "{{ checked.set.id }}"
     level: 1
     findings: "{{ checked.findings }}"
+
+- name: Record that it was restored in a drill
+  upkeep.ops.backup_set:
+    root: /var/backups/upkeep
+    state: drilled
+    id: "{{ checked.set.id }}"
+    drill:
+      rto_seconds: 340
+      rpo_seconds: 7200
+      parts: [redis:notes]
+    findings:
+      - check: drill_keys
+        subject: redis:notes
+        status: ok
+        summary: all 12 keys are there
 
 - name: Keep it whatever happens
   upkeep.ops.backup_set:
@@ -286,11 +324,57 @@ set:
           description: What that file says.
           type: dict
     verified_level:
-      description: Highest level of verification that holds; 0 when there is none.
+      description: Highest level of verification that holds, 5 after a drill; 0 when there is none.
       type: int
     verified_at:
       description: When that was recorded; empty when it was not.
       type: str
+    verifications:
+      description: What was last found of each level. A pass of a higher level counts for the lower ones.
+      type: list
+      elements: dict
+      contains:
+        level:
+          description: The level.
+          type: int
+        result:
+          description: V(passed), V(failed) or V(unknown).
+          type: str
+        at:
+          description: When that was recorded.
+          type: str
+        reason:
+          description: Why it did not pass; empty when it did.
+          type: str
+    drilled_at:
+      description: When it was last restored in a drill that passed; empty when it was not, or failed since.
+      type: str
+    drill:
+      description: The last drill; null when there was none.
+      type: dict
+      contains:
+        result:
+          description: V(passed), V(failed) or V(unknown).
+          type: str
+        at:
+          description: When that was recorded.
+          type: str
+        reason:
+          description: Why it did not pass; empty when it did.
+          type: str
+        rto_seconds:
+          description: Recovery time; null when it was not measured.
+          type: float
+        rpo_seconds:
+          description: Recovery point; null when it was not measured.
+          type: float
+        rpo_bytes:
+          description: The same in bytes; null when it was not measured.
+          type: float
+        parts:
+          description: What was restored.
+          type: list
+          elements: raw
     held:
       description: Whether it is protected from removal.
       type: bool
@@ -347,7 +431,7 @@ lock:
       type: str
 result:
   description: What follows from the findings, V(passed), V(failed) or V(unknown).
-  returned: success and O(state=judged)
+  returned: success and O(state=judged) or O(state=drilled)
   type: str
 findings:
   description:
@@ -383,13 +467,16 @@ _PART = {
     "manifest": {"type": "str"},
     "record": {"type": "dict"},
 }
+_DRILL = {
+    "rto_seconds": {"type": "float"},
+    "rpo_seconds": {"type": "float"},
+    "rpo_bytes": {"type": "float"},
+    "parts": {"type": "list", "elements": "raw", "default": []},
+}
+_STATES = ("open", "complete", "abandoned", "judged", "drilled", "checked", "found", "held", "unheld", "absent")
 _ARGUMENTS = {
     "root": {"type": "path", "required": True},
-    "state": {
-        "type": "str",
-        "choices": ["open", "complete", "abandoned", "judged", "checked", "found", "held", "unheld", "absent"],
-        "required": True,
-    },
+    "state": {"type": "str", "choices": list(_STATES), "required": True},
     "id": {"type": "str"},
     "owner": {"type": "str"},
     "max_age": {"type": "str"},
@@ -400,7 +487,8 @@ _ARGUMENTS = {
     "leftover_age": {"type": "str", "default": "24h"},
     "parts": {"type": "list", "elements": "dict", "default": [], "options": _PART},
     "site": {"type": "str", "default": ""},
-    "level": {"type": "int", "choices": [1, 2, 3]},
+    "level": {"type": "int", "choices": [1, 2, 3, 4]},
+    "drill": {"type": "dict", "options": _DRILL},
     "findings": {"type": "list", "elements": "dict", "default": []},
     "required_parts": {"type": "list", "elements": "str", "default": []},
     "max_shrink": {"type": "float", "default": 50},
@@ -411,6 +499,7 @@ _ARGUMENTS = {
 _REQUIRED_IF = [
     ("state", "complete", ("id",)),
     ("state", "judged", ("id", "level")),
+    ("state", "drilled", ("id", "drill")),
     ("state", "held", ("id",)),
     ("state", "unheld", ("id",)),
     ("state", "absent", ("id",)),

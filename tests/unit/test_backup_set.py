@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
+    DRILL_LEVEL,
     BackupSet,
     BackupSetError,
     find_set,
@@ -33,11 +34,11 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes imp
     open_set,
     remove_set,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_judgements import judge_set
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import (
     Expectations,
     check_bytes,
     check_newest,
-    judge_set,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
 from hypothesis import given
@@ -98,6 +99,9 @@ class House:
 
     def judge(self, identifier: str, level: int, *findings: dict[str, Any]) -> Change:
         return judge_set(self.store(), identifier, level, findings)
+
+    def drill(self, identifier: str, *findings: dict[str, Any], **figures: Any) -> Change:
+        return judge_set(self.store(), identifier, DRILL_LEVEL, findings, figures)
 
     def get(self, identifier: str) -> BackupSet:
         found = find_set(str(self.root), identifier)
@@ -164,13 +168,13 @@ def test_ids_that_would_lead_elsewhere_are_refused(text: str) -> None:
 judgements = st.lists(
     st.builds(
         lambda level, result: {"level": level, "result": result, "at": ""},
-        st.integers(1, 3),
+        st.integers(1, 5),
         st.sampled_from(["passed", "failed", "unknown"]),
     )
 )
 
 
-@given(judgements, st.integers(1, 3))
+@given(judgements, st.integers(1, 5))
 def test_a_failure_fails_whatever_was_before(before: list[dict[str, Any]], level: int) -> None:
     passed, failed = standing([*before, {"level": level, "result": "failed", "at": ""}])
     assert failed is not None and (passed is None or passed["level"] < level)
@@ -178,8 +182,8 @@ def test_a_failure_fails_whatever_was_before(before: list[dict[str, Any]], level
 
 @given(judgements)
 def test_a_full_pass_heals_whatever_was_before(before: list[dict[str, Any]]) -> None:
-    passed, failed = standing([*before, {"level": 3, "result": "passed", "at": ""}])
-    assert failed is None and passed is not None and passed["level"] == 3
+    passed, failed = standing([*before, {"level": 5, "result": "passed", "at": ""}])
+    assert failed is None and passed is not None and passed["level"] == 5
 
 
 @given(judgements, judgements)
@@ -756,6 +760,55 @@ def test_what_is_no_finding_is_refused(house: House, finding: dict[str, Any]) ->
     done = house.make()
     with pytest.raises(BackupSetError, match="needs check, subject, status and summary"):
         house.judge(done.id, 2, finding)
+
+
+def test_a_drill_that_passed_is_the_best_proof_and_told_with_its_figures(house: House) -> None:
+    done = house.make()
+    figures = {"rto_seconds": 340.0, "rpo_seconds": 60.0, "parts": ["redis:cache"]}
+    drill = house.drill(done.id, LOADED, READ_BACK, **figures)
+    assert (drill.result, drill.message) == ("passed", f"set {done.id}: drill passed")
+    told = house.get(done.id).as_dict(house.now)
+    assert (told["state"], told["verified_level"], told["drilled_at"]) == ("verified", 5, "2026-01-31T03:00:00Z")
+    assert (told["drill"]["rto_seconds"], told["drill"]["rpo_bytes"]) == (340.0, None)
+    levels = {entry["level"]: entry["result"] for entry in told["verifications"]}
+    assert levels == {1: "passed", 2: "passed", 3: "passed"}, "a drill asks no live server"
+    assert not house.drill(
+        done.id, LOADED, READ_BACK, rto_seconds=340.0, rpo_seconds=60.0, parts=["redis:cache"]
+    ).changed
+    assert house.drill(done.id, LOADED, READ_BACK, rto_seconds=350.0).changed, "another drill"
+
+
+def test_a_failed_drill_fails_the_set_and_only_another_drill_heals_it(house: House) -> None:
+    done = house.make(verified=True)
+    house.drill(done.id, LOADED, READ_BACK)
+    lost = {**LOADED, "status": "critical", "summary": "3 keys are missing"}
+    assert (
+        house.drill(done.id, lost, READ_BACK).message == f"set {done.id}: drill failed: redis:cache: 3 keys are missing"
+    )
+    failed = house.get(done.id)
+    assert (failed.state, failed.drilled_at, failed.problem) == ("failed", "", "redis:cache: 3 keys are missing")
+    house.judge(done.id, 4, LOADED, READ_BACK)
+    assert house.get(done.id).state == "failed"
+    house.drill(done.id, LOADED, READ_BACK)
+    assert (house.get(done.id).state, house.get(done.id).drilled_at) == ("verified", "2026-01-31T03:00:00Z")
+
+
+def test_a_failure_after_a_drill_takes_the_drill_back(house: House) -> None:
+    done = house.make()
+    house.drill(done.id, LOADED, READ_BACK)
+    house.judge(done.id, 1, {**LOADED, "status": "critical"})
+    assert (house.get(done.id).state, house.get(done.id).drilled_at) == ("failed", "")
+
+
+def test_a_drill_of_half_a_set_leaves_the_set_undrilled(house: House) -> None:
+    done = house.make(verified=True)
+    half = house.drill(done.id, LOADED, parts=["redis:cache"])
+    assert half.result == "unknown" and half.message.endswith("nothing of the drill was found out about firestore:main")
+    assert (house.get(done.id).state, house.get(done.id).drilled_at) == ("verified", "")
+    whole = house.drill(done.id, parts=["redis:cache", {"name": "firestore:main", "documents": 100}])
+    assert whole.result == "passed"
+    with pytest.raises(BackupSetError, match=r"has no part redis:other, it holds redis:cache, firestore:main"):
+        house.drill(done.id, parts=["redis:other"])
 
 
 def test_a_damaged_set_can_be_marked(house: House) -> None:

@@ -24,7 +24,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes imp
     open_set,
     remove_set,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import check_bytes, judge_set
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_judgements import judge_set
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import check_bytes
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 
 NOW = datetime(2026, 1, 31, 3, tzinfo=timezone.utc)
