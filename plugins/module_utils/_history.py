@@ -19,6 +19,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import STATUSES, Finding, rank, worst
+from ansible_collections.upkeep.ops.plugins.module_utils._history_backups import (
+    add_proofs,
+    last_drills,
+    last_verifications,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, count_statuses, worst_first
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_time
 
@@ -57,6 +62,17 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             sent_at TEXT NOT NULL, delivered INTEGER NOT NULL, error TEXT NOT NULL, subject TEXT NOT NULL)""",
     ),
     ("ALTER TABLE states ADD COLUMN observed_at TEXT NOT NULL DEFAULT ''",),
+    (
+        """CREATE TABLE verifications (
+            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, host TEXT NOT NULL, set_id TEXT NOT NULL,
+            level INTEGER NOT NULL, result TEXT NOT NULL, at TEXT NOT NULL, reason TEXT NOT NULL)""",
+        "CREATE INDEX verifications_by_run ON verifications (run_id)",
+        """CREATE TABLE drills (
+            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, host TEXT NOT NULL, set_id TEXT NOT NULL,
+            at TEXT NOT NULL, result TEXT NOT NULL, rto_seconds REAL, rpo_seconds REAL, rpo_bytes REAL,
+            details TEXT NOT NULL)""",
+        "CREATE INDEX drills_by_run ON drills (run_id)",
+    ),
 )
 
 #: A run that was opened this long ago and never closed was killed.
@@ -222,6 +238,7 @@ class History:
                     "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?)",
                     (run_id, outcome.host, name, float(value), outcome.started_at),
                 )
+            add_proofs(self._db, run_id, outcome)
 
     def add_findings(self, run_id: str, findings: Iterable[Finding]) -> None:
         """Add findings to a run."""
@@ -416,6 +433,10 @@ class History:
             }
             for row in reversed(rows)
         ]
+
+    def proofs(self, site: str, drills: int) -> dict[str, list[dict[str, Any]]]:
+        """What is known of backups: ``verifications``, the last of each host and level, and the last ``drills``."""
+        return {"verifications": last_verifications(self._db, site), "drills": last_drills(self._db, site, drills)}
 
     def trends(self, site: str, since: str, most: int) -> list[dict[str, Any]]:
         """Series of figures since a moment, one a host and metric: ``{host, name, points: [[time, value], ...]}``.

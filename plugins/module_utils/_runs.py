@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import STATUSES, Finding, rank, worst
-from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_time
 
 #: Checks that the run itself makes about its procedures and hosts.
 PROCEDURE_CHECK = "procedure"
@@ -21,6 +21,10 @@ _FINDING_FIELDS = tuple(item.name for item in fields(Finding))
 
 #: The fields of a finding that say what explains it, for :func:`by_cause`.
 CAUSE_FIELDS = ("procedure", "host", "subject", "parent")
+
+#: What a verification or a drill of a backup set can end with, and the figures of a drill that may be null.
+PROOF_RESULTS = ("passed", "failed", "unknown")
+DRILL_FIGURES = ("rto_seconds", "rpo_seconds", "rpo_bytes")
 
 Item = TypeVar("Item")
 
@@ -58,6 +62,7 @@ def outcome_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Outcome:
     for name, value in (artifacts.get("metrics") or {}).items():
         if not isinstance(value, (int, float)):
             raise ValueError(f"the metric {name} of procedure {procedure} on {host} is no number: {value!r}")
+    _check_proofs(artifacts)
     findings = tuple(finding_from(procedure, host, item) for item in raw.get("findings") or [])
     failed = bool(raw.get("failed"))
     error = str(raw.get("error") or "")
@@ -73,6 +78,23 @@ def outcome_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Outcome:
         changes=tuple(str(item) for item in raw.get("changes") or []),
         artifacts=artifacts,
     )
+
+
+def _check_proofs(artifacts: Mapping[str, Any]) -> None:
+    """Verifications and drills of backup sets as the history keeps them. Raises ValueError with what is malformed."""
+    for kind in ("verifications", "drills"):
+        for entry in artifacts.get(kind) or []:
+            if not isinstance(entry, Mapping) or not {"set", "at", "result"} <= set(entry):
+                raise ValueError(f"each of the {kind} needs set, at and result, not {entry!r}")
+            if entry["result"] not in PROOF_RESULTS:
+                raise ValueError(
+                    f"the result {entry['result']!r} among the {kind} is none of {', '.join(PROOF_RESULTS)}"
+                )
+            parse_time(str(entry["at"]))
+            if kind == "verifications":
+                int(entry.get("level", ""))
+            for name in DRILL_FIGURES:
+                float(entry.get(name) or 0)
 
 
 def finding_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Finding:

@@ -61,6 +61,9 @@ options:
       - What came of it, for each host a dictionary with the outcome of each procedure.
       - An outcome has C(started_at), C(seconds), C(findings), C(changes), C(artifacts), C(failed) and C(error).
       - An outcome whose findings or figures are malformed becomes a failure of its procedure.
+      - In C(artifacts) numbers of C(metrics) become trends; C(verifications), each with C(set), C(level), C(result),
+        C(at) and C(reason), and C(drills), each with C(set), C(at), C(result), C(rto_seconds), C(rpo_seconds),
+        C(rpo_bytes) and C(parts), say whether backups can be restored. A result is V(passed), V(failed) or V(unknown).
     type: dict
     default: {}
   trend_days:
@@ -173,6 +176,20 @@ trends:
   returned: when O(state=closed) or O(state=read)
   type: list
   elements: dict
+verifications:
+  description:
+    - The last verification of backup sets for each host and level with C(host), C(set), C(level), C(result), C(at) and
+      C(reason). A pass of a higher level counts for the lower ones.
+  returned: when O(state=closed) or O(state=read)
+  type: list
+  elements: dict
+drills:
+  description:
+    - The last drills, newest first, with C(host), C(set), C(at), C(result), C(rto_seconds), C(rpo_seconds),
+      C(rpo_bytes) and C(details), which holds C(parts).
+  returned: when O(state=closed) or O(state=read)
+  type: list
+  elements: dict
 """
 
 import secrets
@@ -186,6 +203,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, o
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, utc_now
 
 _MOST_POINTS = 90
+_MOST_DRILLS = 5
 
 
 def begin(history: History, params: dict[str, Any]) -> dict[str, Any]:
@@ -239,6 +257,7 @@ def told(history: History, params: dict[str, Any], run_id: str) -> dict[str, Any
         "run": run,
         "recent_runs": history.recent_runs(run["site"], run["name"], params["recent_runs"]),
         "trends": history.trends(run["site"], since, _MOST_POINTS),
+        **history.proofs(run["site"], _MOST_DRILLS),
     }
 
 

@@ -128,6 +128,54 @@ def test_trends_need_two_points(recorder: Recorder) -> None:
     assert [item["name"] for item in recorder.close(came)["trends"]] == ["cpu_percent"]
 
 
+def proof(level: int, at: str, result: str = "passed", **more: Any) -> dict[str, Any]:
+    return {"set": "20260131T030000Z", "level": level, "at": at, "result": result, "reason": "", **more}
+
+
+def test_verifications_and_drills_are_kept_and_the_last_are_told(recorder: Recorder) -> None:
+    drill = {
+        "set": "20260131T030000Z", "at": "2026-01-31T05:00:00Z", "result": "passed", "rto_seconds": 340,
+        "rpo_seconds": 7200.5, "rpo_bytes": None, "parts": ["redis:cache"],
+    }  # fmt: skip
+    recorder.close(outcomes(artifacts={"verifications": [proof(3, "2026-01-30T06:00:00Z")], "drills": [drill]}))
+    failed = proof(1, "2026-02-01T06:00:00Z", "failed", reason="redis:cache is missing")
+    closed = recorder.close(outcomes(artifacts={"verifications": [proof(2, "2026-01-31T06:00:00Z"), failed]}))
+    assert [(item["level"], item["result"], item["at"][:10], item["reason"]) for item in closed["verifications"]] == [
+        (1, "failed", "2026-02-01", "redis:cache is missing"),
+        (2, "passed", "2026-01-31", ""),
+        (3, "passed", "2026-01-30", ""),
+    ]
+    figures = {key: value for key, value in drill.items() if key != "parts"}
+    assert closed["drills"] == [{**figures, "host": "localhost", "details": {"parts": ["redis:cache"]}}]
+    assert recorder.rows("SELECT host, set_id, level, result FROM verifications") == [
+        ("localhost", "20260131T030000Z", level, result)
+        for level, result in ((3, "passed"), (2, "passed"), (1, "failed"))
+    ]
+    assert recorder.call("read")["drills"] == closed["drills"]
+
+
+def test_a_pass_of_a_higher_level_counts_for_the_lower_ones(recorder: Recorder) -> None:
+    recorder.close(outcomes(artifacts={"verifications": [proof(2, "2026-01-30T06:00:00Z")]}))
+    told = recorder.close(outcomes(artifacts={"verifications": [proof(3, "2026-01-31T06:00:00Z")]}))["verifications"]
+    assert [(item["level"], item["at"][:10]) for item in told] == [(2, "2026-01-31"), (3, "2026-01-31")]
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "message"),
+    [
+        ({"verifications": [{"set": "x", "level": 2}]}, "each of the verifications needs set, at and result"),
+        ({"verifications": ["passed"]}, "each of the verifications needs"),
+        ({"verifications": [proof(2, "yesterday")]}, "'yesterday' is no point in time"),
+        ({"verifications": [proof(2, "2026-01-31T06:00:00Z", "fine")]}, "'fine' among the verifications is none of"),
+        ({"drills": [{"set": "x", "at": "2026-01-31T06:00:00Z", "result": "passed", "rto_seconds": "long"}]}, "long"),
+    ],
+)
+def test_a_malformed_proof_fails_its_procedure(recorder: Recorder, artifacts: Any, message: str) -> None:
+    closed = recorder.close(outcomes(artifacts=artifacts))
+    assert closed["run"]["status"] == "critical" and message in closed["run"]["findings"][0]["summary"]
+    assert recorder.rows("SELECT count(*) FROM verifications") == [(0,)]
+
+
 def test_a_run_that_was_killed_is_told_by_a_later_one(recorder: Recorder) -> None:
     run_id = recorder.call("opened")["run_id"]
     assert recorder.call("opened")["aborted"] == [], "a run that has just begun is another run, not a dead one"

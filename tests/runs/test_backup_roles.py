@@ -183,8 +183,11 @@ def _verify(site: Site, firestore: FirestoreStandIn, folder: Path) -> None:
     assert {entry["status"] for entry in verified["findings"]} == {"ok"}, verified
     assert finding(verified, "snapshot_load", "redis:cache")["subject"] == "redis:cache"
     assert finding(verified, "export_content", "firestore:main")["value"] == firestore.documents
-    assert verified["artifacts"] == {"backup_set": folder.name, "backup_level": 3, "backup_result": "passed"}
     judgements = json.loads((folder / "verification.json").read_text())["judgements"]
+    proof = {"set": folder.name, "level": 3, "result": "passed", "at": judgements[-1]["at"], "reason": ""}
+    assert verified["artifacts"] == {
+        "backup_set": folder.name, "backup_level": 3, "backup_result": "passed", "verifications": [proof],
+    }  # fmt: skip
     assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (3, "passed")]
 
 

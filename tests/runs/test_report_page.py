@@ -25,7 +25,9 @@ _PROBE = """<!doctype html><body><iframe src="{page}" width="{width}" height="90
   document.body.textContent = JSON.stringify({{
     overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
     verdict: page.querySelector('h1').textContent, verdictTop: box('h1').top, findingTop: box('article').top,
-    findings: page.querySelectorAll('article').length, plots: page.querySelectorAll('svg polyline').length,
+    findings: page.querySelectorAll('section:first-of-type article').length,
+    backups: page.querySelector('#backups + article p').textContent,
+    plots: page.querySelectorAll('svg polyline').length,
     loads: page.querySelectorAll('[src],link,script').length
   }});"></iframe>"""
 
@@ -56,7 +58,10 @@ def data() -> dict[str, Any]:
     recent = [{"id": str(number), "started_at": AT, "status": "ok", "seconds": 9.0} for number in range(30)]
     message = {"contact": "DevOps Lead", "title": LONG, "body": LONG}
     alerts = {"messages": [message], "deliveries": [], "findings": []}
-    return {"run": run, "recent_runs": recent, "trends": [trend], "alert": alerts}
+    proof = {"host": "app1", "set": "20260131T030000Z", "at": AT, "result": "passed", "reason": ""}
+    drill = {**proof, "rto_seconds": 340.0, "rpo_seconds": 7200.0, "rpo_bytes": None, "details": {"note": LONG}}
+    proofs = {"verifications": [{**proof, "level": level} for level in (1, 2, 3)], "drills": [drill]}
+    return {"run": run, "recent_runs": recent, "trends": [trend], "alert": alerts, **proofs}
 
 
 @pytest.fixture(scope="module")
@@ -96,4 +101,7 @@ def test_it_fits_and_gives_the_verdict_first(page: Path, width: int) -> None:
     assert 0 < shown["verdictTop"] < 100 < shown["findingTop"]
     assert shown["findings"] == 2, "the service is told under the cache that it depends on"
     assert shown["plots"] == 1
+    proved = "can be restored: proved 2026-01-31 06:00 UTC by level 3; last drill 2026-01-31 06:00 UTC, RTO 5 min 40 s"
+    assert shown["backups"] == proved
+    assert f"app1: {proved}" in page.with_suffix(".md").read_text()
     assert shown["loads"] == 0 and "url(" not in page.read_text(), "the page carries everything in itself"
