@@ -21,6 +21,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._compression import (
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._rdb import Rdb, RdbError, RdbReader, can_load
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_contents import contents
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import (
     Manifest,
     ManifestError,
@@ -30,6 +31,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import 
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import (
     Patience,
+    Reach,
     RefusedError,
     ScratchError,
     available_memory,
@@ -78,6 +80,22 @@ class Verification:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A scratch server that has loaded a snapshot, and what it was made of.
+
+    ``rdb`` is the uncompressed file, ``folder`` the scratch server's own, ``databases`` how many it can hold.
+    """
+
+    verification: Verification
+    manifest: Manifest | None
+    client: Any
+    binary: str
+    folder: str
+    rdb: str
+    databases: int
+
+
 def verify(
     order: Order, library: Callable[[], ModuleType], builder: FindingsBuilder, patience: Patience
 ) -> Verification:
@@ -86,22 +104,52 @@ def verify(
     ``library`` loads redis-py and is called only when a server is to be asked. Nothing is raised for what is wrong
     with the snapshot: that is a finding.
     """
+    with ExitStack() as stack:
+        return verify_and_keep(order, library, builder, patience, stack)[0]
+
+
+def verify_and_keep(
+    order: Order,
+    library: Callable[[], ModuleType],
+    builder: FindingsBuilder,
+    patience: Patience,
+    stack: ExitStack,
+    reachable: Reach | None = None,
+    copies: int = 0,
+) -> tuple[Verification, Loaded | None]:
+    """Verify as :func:`verify` does, and keep the scratch server until ``stack`` ends, for those who restore from it.
+
+    It listens where ``reachable`` says. There is memory for so many ``copies`` of the data on this host as well.
+    The second value is None unless everything was loaded and is as its manifest says.
+    """
     started = patience.monotonic()
-    verification = _Run(order, library, builder, patience).levels()
-    return replace(verification, seconds=round(patience.monotonic() - started, 3))
+    run = _Run(order, library, builder, patience, stack, reachable, copies)
+    verification = run.levels()
+    return replace(verification, seconds=round(patience.monotonic() - started, 3)), run.kept
 
 
 class _Run:
     """One verification; the levels share what the earlier ones learnt."""
 
     def __init__(
-        self, order: Order, library: Callable[[], ModuleType], builder: FindingsBuilder, patience: Patience
+        self,
+        order: Order,
+        library: Callable[[], ModuleType],
+        builder: FindingsBuilder,
+        patience: Patience,
+        stack: ExitStack,
+        reachable: Reach | None,
+        copies: int,
     ) -> None:
         self._order = order
         self._library = library
         self._builder = builder
         self._patience = patience
+        self._stack = stack
+        self._reachable = reachable
+        self._copies = copies
         self._manifest: Manifest | None = None
+        self.kept: Loaded | None = None
 
     def levels(self) -> Verification:
         bytes_status = self._check_bytes()
@@ -111,13 +159,12 @@ class _Run:
         if self._order.level == 1:
             return verification
         loading = self._order.level == 3 and bytes_status != "critical"
-        with ExitStack() as stack:
-            try:
-                folder = stack.enter_context(scratch_folder(self._order.scratch_dir)) if loading else ""
-            except OSError as error:
-                self._unknown("snapshot_load", f"there is no room for a scratch server: {error}", _ROOM)
-                folder = ""
-            return self._format_and_load(verification, folder)
+        try:
+            folder = self._stack.enter_context(scratch_folder(self._order.scratch_dir)) if loading else ""
+        except OSError as error:
+            self._unknown("snapshot_load", f"there is no room for a scratch server: {error}", _ROOM)
+            folder = ""
+        return self._format_and_load(verification, folder)
 
     def _format_and_load(self, verification: Verification, folder: str) -> Verification:
         packed = compression_of(_head(self._order.path)) != "none"
@@ -207,7 +254,7 @@ class _Run:
 
     def _fits_in_memory(self, rdb: Rdb) -> bool:
         available = available_memory()
-        needed = math.ceil((rdb.used_memory or 0) * _MEMORY_RESERVE)
+        needed = math.ceil((rdb.used_memory or 0) * _MEMORY_RESERVE) * (1 + self._copies)
         if available is None or needed <= available:
             return True
         told = f"loading needs about {needed} bytes of memory and {available} are available"
@@ -224,23 +271,27 @@ class _Run:
         numbers = [int(number) for number in self._manifest.databases] if self._manifest else []
         databases = max(_FEWEST_DATABASES, *(number + 1 for number in numbers), 0)
         try:
-            with scratch_server(library, binary, folder, rdb, databases, self._patience) as client:
-                loaded = _contents(client, self._order.digest, verification)
+            server = scratch_server(library, binary, folder, rdb, databases, self._patience, self._reachable)
+            client = self._stack.enter_context(server)
+            loaded = _contents(client, self._order.digest, verification)
         except RefusedError as error:
             self._critical("snapshot_load", f"redis-server does not load the snapshot: {error}")
             return None
         except (ScratchError, library.RedisError, OSError) as error:
             self._unknown("snapshot_load", f"the snapshot could not be loaded for comparison: {error}", _AGAIN)
             return None
-        return self._compare(loaded)
+        compared = self._compare(loaded)
+        if compared is not None:
+            self.kept = Loaded(compared, self._manifest, client, binary, folder, rdb, databases)
+        return compared or loaded
 
-    def _compare(self, loaded: Verification) -> Verification:
+    def _compare(self, loaded: Verification) -> Verification | None:
         differences = _differences(self._manifest, loaded, self._order.tolerance) if self._manifest else []
         if differences:
             self._critical(
                 "snapshot_load", f"the snapshot holds other data than its manifest: {', '.join(differences)}"
             )
-            return loaded
+            return None
         compared = "as its manifest says" if self._manifest and self._manifest.counted != "no" else "not compared"
         self._ok("snapshot_load", f"a server loaded {loaded.keys_loaded} keys, {compared}", loaded.keys_loaded, "keys")
         return replace(loaded, level=3 if loaded.level == 2 else loaded.level)
@@ -283,17 +334,13 @@ def _optional_file(path: str) -> Iterator[IO[bytes] | None]:
 
 def _contents(client: Any, digest: bool, verification: Verification) -> Verification:
     """What the scratch server holds, added to what is known already."""
-    keyspace = client.info("keyspace")
-    databases = {
-        name[2:]: {"keys": int(counts["keys"]), "expires": int(counts["expires"])} for name, counts in keyspace.items()
-    }
-    memory = client.info("memory")
+    found = contents(client, digest)
     return replace(
         verification,
-        databases=databases,
-        keys_loaded=sum(counts["keys"] for counts in databases.values()),
-        functions=memory.get("number_of_libraries"),
-        digest=str(client.execute_command("DEBUG", "DIGEST")) if digest else None,
+        databases={number: dict(counts) for number, counts in found.databases.items()},
+        keys_loaded=found.keys,
+        functions=found.functions,
+        digest=found.digest,
     )
 
 

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A private redis-server for a while: it loads a snapshot where nobody else can reach it, and is gone afterwards.
 
-It listens on a unix socket in a 0700 folder and on no TCP port. It is a replica of a master that does not exist, so
-that it neither expires nor evicts anything: what it holds is what the snapshot holds.
+It listens on a unix socket in a 0700 folder. It is a replica of a master that does not exist, so that it neither
+expires nor evicts anything: what it holds is what the snapshot holds. It listens on a TCP port only when another
+server is to copy its data, and then behind a password; :func:`become_master` lets it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import ctypes
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +35,7 @@ _LONGEST_SOCKET_PATH = 107  # bytes, a limit of the kernel
 _ABANDONED_AFTER = 60  # seconds; younger folders may be about to be claimed by their owner
 _POLL = 0.02  # seconds
 _PR_SET_PDEATHSIG = 1
+_FROZEN = ("replicaof 127.0.0.1 1",)
 
 
 class ScratchError(Exception):
@@ -49,6 +53,34 @@ class Patience:
     seconds: float
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where other servers reach a scratch server to copy its data, and the password that they need."""
+
+    address: str
+    port: int
+    password: str = field(repr=False)
+
+    @property
+    def settings(self) -> list[str]:
+        """What the scratch server is told; its waiting for further replicas would only take time."""
+        return [
+            f"bind {self.address}",
+            f"port {self.port}",
+            f"requirepass {self.password}",
+            "repl-diskless-sync yes",
+            "repl-diskless-sync-delay 0",
+            "client-output-buffer-limit replica 0 0 0",
+        ]
+
+
+def reach(address: str, port: int = 0) -> Reach:
+    """A reach with a password of its own, at a free port when none is given. Raises OSError when it cannot be had."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, port), family=family) as server:
+        return Reach(address, server.getsockname()[1], secrets.token_hex(32))
 
 
 @contextlib.contextmanager
@@ -72,7 +104,13 @@ def scratch_folder(root: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def scratch_server(
-    library: ModuleType, binary: str, folder: str, rdb: str, databases: int, patience: Patience
+    library: ModuleType,
+    binary: str,
+    folder: str,
+    rdb: str,
+    databases: int,
+    patience: Patience,
+    reachable: Reach | None = None,
 ) -> Iterator[Any]:
     """A client of a scratch server that has loaded ``rdb``, an uncompressed RDB that it only reads.
 
@@ -82,18 +120,26 @@ def scratch_server(
     place = os.path.join(folder, _RDB)
     if os.path.abspath(rdb) != place:
         os.symlink(os.path.abspath(rdb), place)
-    socket_path = os.path.join(folder, "s")
-    if len(os.fsencode(socket_path)) > _LONGEST_SOCKET_PATH:
-        raise ScratchError(f"the path {folder} is too long for a unix socket; choose a shorter scratch_dir")
-    process = _start(binary, folder, _settings(server_version(binary), folder, socket_path, databases))
-    try:
-        login = Login(unix_socket=socket_path, timeout=patience.seconds)
-        with client(library, login) as connection:
-            _wait_until_loaded(library, process, connection, os.path.join(folder, "log"), patience)
-            yield connection
-    finally:
-        process.kill()
-        process.wait()
+    settings = [*_FROZEN, *(reachable.settings if reachable else ["port 0"])]
+    password = reachable.password if reachable else ""
+    with _server(library, binary, folder, [f"databases {databases}", *settings], patience, password) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def scratch_copy(
+    library: ModuleType, binary: str, folder: str, databases: int, patience: Patience, master: Reach
+) -> Iterator[Any]:
+    """A client of an empty scratch server that knows the password of ``master``; ended like any other one."""
+    settings = [f"databases {databases}", "port 0", f"masterauth {master.password}"]
+    with _server(library, binary, folder, settings, patience, "") as connection:
+        yield connection
+
+
+def become_master(connection: Any) -> None:
+    """Let other servers copy what a scratch server loaded, all of it: it goes on keeping what has expired."""
+    connection.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
+    connection.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def server_version(binary: str) -> str:
@@ -117,9 +163,26 @@ def available_memory() -> int | None:
     return None
 
 
-def _settings(version: str, folder: str, socket_path: str, databases: int) -> list[str]:
+@contextlib.contextmanager
+def _server(
+    library: ModuleType, binary: str, folder: str, settings: Sequence[str], patience: Patience, password: str
+) -> Iterator[Any]:
+    socket_path = os.path.join(folder, "s")
+    if len(os.fsencode(socket_path)) > _LONGEST_SOCKET_PATH:
+        raise ScratchError(f"the path {folder} is too long for a unix socket; choose a shorter scratch_dir")
+    process = _start(binary, folder, [*_settings(server_version(binary), folder, socket_path), *settings])
+    try:
+        login = Login(unix_socket=socket_path, password=password, timeout=patience.seconds)
+        with client(library, login) as connection:
+            _wait_until_loaded(library, process, connection, os.path.join(folder, "log"), patience)
+            yield connection
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _settings(version: str, folder: str, socket_path: str) -> list[str]:
     settings = [
-        "port 0",
         f'unixsocket "{socket_path}"',
         "unixsocketperm 700",
         f'dir "{folder}"',
@@ -127,8 +190,6 @@ def _settings(version: str, folder: str, socket_path: str, databases: int) -> li
         'save ""',
         "appendonly no",
         "maxmemory 0",
-        f"databases {databases}",
-        "replicaof 127.0.0.1 1",
         f'logfile "{os.path.join(folder, "log")}"',
     ]
     if int(version.split(".")[0]) >= 7:  # older servers know no such setting and always allow DEBUG
