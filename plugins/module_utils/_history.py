@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """History: one SQLite database on the recorder, from which every figure of a report can be computed again.
 
-The schema's version is in ``PRAGMA user_version``; :data:`_MIGRATIONS` brings an older database forward. Points in
-time are text in UTC as ``_time.isoformat`` writes them, so that they sort; durations are seconds.
+Its tables are in ``_history_schema``. Points in time are text in UTC as ``_time.isoformat`` writes them, so that they
+sort; durations are seconds.
 """
 
 from __future__ import annotations
@@ -24,56 +24,10 @@ from ansible_collections.upkeep.ops.plugins.module_utils._history_backups import
     last_drills,
     last_verifications,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._history_schema import MIGRATIONS, migrate
+from ansible_collections.upkeep.ops.plugins.module_utils._history_services import add_observations, add_updates
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, count_statuses, worst_first
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_time
-
-_MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """CREATE TABLE runs (
-            id TEXT PRIMARY KEY, name TEXT NOT NULL, site TEXT NOT NULL, started_at TEXT NOT NULL,
-            ended_at TEXT, status TEXT NOT NULL)""",
-        "CREATE INDEX runs_by_name ON runs (site, name, started_at)",
-        """CREATE TABLE outcomes (
-            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, procedure TEXT NOT NULL, host TEXT NOT NULL,
-            status TEXT NOT NULL, started_at TEXT NOT NULL, seconds REAL NOT NULL, failed INTEGER NOT NULL,
-            error TEXT NOT NULL, changes TEXT NOT NULL, artifacts TEXT NOT NULL,
-            PRIMARY KEY (run_id, procedure, host))""",
-        """CREATE TABLE findings (
-            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, procedure TEXT NOT NULL,
-            check_name TEXT NOT NULL, subject TEXT NOT NULL, host TEXT NOT NULL, status TEXT NOT NULL,
-            summary TEXT NOT NULL, value, unit TEXT NOT NULL, threshold, observed_at TEXT NOT NULL,
-            hint TEXT NOT NULL, parent TEXT NOT NULL)""",
-        "CREATE INDEX findings_by_run ON findings (run_id)",
-        "CREATE INDEX findings_by_identity ON findings (procedure, check_name, subject, host, observed_at)",
-        """CREATE TABLE metrics (
-            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, host TEXT NOT NULL, name TEXT NOT NULL,
-            value REAL NOT NULL, observed_at TEXT NOT NULL, PRIMARY KEY (run_id, host, name))""",
-        """CREATE TABLE states (
-            site TEXT NOT NULL, procedure TEXT NOT NULL, check_name TEXT NOT NULL, subject TEXT NOT NULL,
-            host TEXT NOT NULL, status TEXT NOT NULL, since TEXT NOT NULL, summary TEXT NOT NULL,
-            PRIMARY KEY (site, procedure, check_name, subject, host))""",
-        """CREATE TABLE notifications (
-            site TEXT NOT NULL, contact TEXT NOT NULL, procedure TEXT NOT NULL, check_name TEXT NOT NULL,
-            subject TEXT NOT NULL, host TEXT NOT NULL, status TEXT NOT NULL, since TEXT NOT NULL,
-            sent_at TEXT NOT NULL, summary TEXT NOT NULL,
-            PRIMARY KEY (site, contact, procedure, check_name, subject, host))""",
-        """CREATE TABLE deliveries (
-            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, contact TEXT NOT NULL, target TEXT NOT NULL,
-            sent_at TEXT NOT NULL, delivered INTEGER NOT NULL, error TEXT NOT NULL, subject TEXT NOT NULL)""",
-    ),
-    ("ALTER TABLE states ADD COLUMN observed_at TEXT NOT NULL DEFAULT ''",),
-    (
-        """CREATE TABLE verifications (
-            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, host TEXT NOT NULL, set_id TEXT NOT NULL,
-            level INTEGER NOT NULL, result TEXT NOT NULL, at TEXT NOT NULL, reason TEXT NOT NULL)""",
-        "CREATE INDEX verifications_by_run ON verifications (run_id)",
-        """CREATE TABLE drills (
-            run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, host TEXT NOT NULL, set_id TEXT NOT NULL,
-            at TEXT NOT NULL, result TEXT NOT NULL, rto_seconds REAL, rpo_seconds REAL, rpo_bytes REAL,
-            details TEXT NOT NULL)""",
-        "CREATE INDEX drills_by_run ON drills (run_id)",
-    ),
-)
 
 #: A run that was opened this long ago and never closed was killed.
 _ABANDONED_AFTER = timedelta(hours=12)
@@ -158,18 +112,12 @@ def _make_private(path: str) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: str) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(_MIGRATIONS):
+    newer = migrate(connection)
+    if newer:
         raise HistoryError(
-            f"the history {path} has schema version {version}, this release knows {len(_MIGRATIONS)}: "
+            f"the history {path} has schema version {newer}, this release knows {len(MIGRATIONS)}: "
             "install the newer release of upkeep.ops that wrote it"
         )
-    if version == len(_MIGRATIONS):
-        return
-    for steps in _MIGRATIONS[version:]:
-        for statement in steps:
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
 
 class History:
@@ -177,6 +125,11 @@ class History:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For the parts of the history that have a file of their own; it is in the transaction of :func:`opened`."""
+        return self._db
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -239,6 +192,8 @@ class History:
                     (run_id, outcome.host, name, float(value), outcome.started_at),
                 )
             add_proofs(self._db, run_id, outcome)
+            add_observations(self._db, run_id, outcome)
+            add_updates(self._db, run_id, outcome)
 
     def add_findings(self, run_id: str, findings: Iterable[Finding]) -> None:
         """Add findings to a run."""

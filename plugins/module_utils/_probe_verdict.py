@@ -30,6 +30,15 @@ def findings(results: Sequence[Result], now: datetime) -> list[Finding]:
     return builder.findings
 
 
+def observations(results: Sequence[Result], now: datetime) -> list[dict[str, str]]:
+    """Whether each thing that was probed is up, as history keeps it. What is slow or near its end is up."""
+    states = {"passed": "up", "failed": "down"}
+    at = isoformat(now)
+    return [
+        {"subject": result.probe.name, "state": states.get(result.outcome, "unknown"), "at": at} for result in results
+    ]
+
+
 def parent_of(probe: Probe, statuses: Mapping[str, str], failed: set[str]) -> str:
     """The first failed dependency that explains why this probe is not ok.
 

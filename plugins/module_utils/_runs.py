@@ -26,6 +26,9 @@ CAUSE_FIELDS = ("procedure", "host", "subject", "parent")
 PROOF_RESULTS = ("passed", "failed", "unknown")
 DRILL_FIGURES = ("rto_seconds", "rpo_seconds", "rpo_bytes")
 
+#: What a service is seen to be.
+OBSERVED_STATES = ("up", "down", "unknown")
+
 Item = TypeVar("Item")
 
 
@@ -63,6 +66,7 @@ def outcome_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Outcome:
         if not isinstance(value, (int, float)):
             raise ValueError(f"the metric {name} of procedure {procedure} on {host} is no number: {value!r}")
     _check_proofs(artifacts)
+    _check_observations(artifacts)
     findings = tuple(finding_from(procedure, host, item) for item in raw.get("findings") or [])
     failed = bool(raw.get("failed"))
     error = str(raw.get("error") or "")
@@ -95,6 +99,19 @@ def _check_proofs(artifacts: Mapping[str, Any]) -> None:
                 int(entry.get("level", ""))
             for name in DRILL_FIGURES:
                 float(entry.get(name) or 0)
+
+
+def _check_observations(artifacts: Mapping[str, Any]) -> None:
+    """Observations of services and waiting security updates. Raises ValueError with what is malformed."""
+    for seen in artifacts.get("observations") or []:
+        if not isinstance(seen, Mapping) or not {"subject", "state", "at"} <= set(seen):
+            raise ValueError(f"each of the observations needs subject, state and at, not {seen!r}")
+        if seen["state"] not in OBSERVED_STATES:
+            raise ValueError(f"the state {seen['state']!r} is none of {', '.join(OBSERVED_STATES)}")
+        parse_time(str(seen["at"]))
+    for update in artifacts.get("security_updates") or []:
+        if not isinstance(update, Mapping) or not {"package", "available"} <= set(update):
+            raise ValueError(f"each of the security_updates needs package and available, not {update!r}")
 
 
 def finding_from(procedure: str, host: str, raw: Mapping[str, Any]) -> Finding:

@@ -105,7 +105,7 @@ listening:
       description: Whether only this host can reach it.
       type: bool
 updates:
-  description: Security updates that wait.
+  description: Security updates that wait; null when that is not known, or not asked.
   returned: always
   type: list
   elements: dict
@@ -186,15 +186,15 @@ def judged(params: dict[str, Any]) -> dict[str, Any]:
     found = listeners()
     judge_listeners(builder, found, allowed, params["local_only"], as_root=os.geteuid() == 0)
     files = judge_modes(builder, rules)
-    updates: list[Update] = []
+    updates: list[Update] | None = None
     if params["updates"]:
         pending = pending_updates(params["timeout"], max_age)
         judge_updates(builder, pending)
-        updates = [] if isinstance(pending, UpdatesError) else pending
+        updates = None if isinstance(pending, UpdatesError) else pending
     return {
         "findings": builder.findings,
         "listening": [each.as_dict() for each in found],
-        "updates": [asdict(update) for update in updates],
+        "updates": None if updates is None else [asdict(update) for update in updates],
         "files": files,
     }
 

@@ -64,6 +64,8 @@ options:
       - In C(artifacts) numbers of C(metrics) become trends; C(verifications), each with C(set), C(level), C(result),
         C(at) and C(reason), and C(drills), each with C(set), C(at), C(result), C(rto_seconds), C(rpo_seconds),
         C(rpo_bytes) and C(parts), say whether backups can be restored. A result is V(passed), V(failed) or V(unknown).
+      - C(observations), each with C(subject), C(state) and C(at), say what was up; C(security_updates), each with
+        C(package) and C(available), what waits to be installed on the host.
     type: dict
     default: {}
   trend_days:

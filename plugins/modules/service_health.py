@@ -305,6 +305,18 @@ summary:
   returned: always
   type: str
   sample: 1 critical, 6 ok
+observations:
+  description: Whether each thing that was probed was up, from which uptime is computed.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    subject: {description: Name of the probe., type: str, returned: always}
+    state:
+      description: V(up) also when it was slow, V(down) when it did not answer as expected, else V(unknown).
+      type: str
+      returned: always
+    at: {description: "When, RFC 3339 in UTC.", type: str, returned: always}
 probes:
   description: What was measured, in the order of O(probes).
   returned: always
@@ -358,7 +370,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._probe_options import (
     problems,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_rounds import Runner, make_probers
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_verdict import details, findings
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_verdict import details, findings, observations
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
 
 
@@ -378,9 +390,11 @@ def main() -> None:
         module.fail_json(msg="; ".join(wrong))
     runner = Runner(make_probers(probes, Connector()), module.params["concurrency"])
     results = runner.run(probes)
+    now = utc_now()
     exit_with_findings(
         module,
-        findings(results, utc_now()),
+        findings(results, now),
+        observations=observations(results, now),
         probes=[details(result) for result in results],
         invocation={"module_args": as_written(module.params)},
     )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
-from ansible_collections.upkeep.ops.plugins.module_utils._history import _MIGRATIONS, HistoryError, opened
+from ansible_collections.upkeep.ops.plugins.module_utils._history import HistoryError, opened
+from ansible_collections.upkeep.ops.plugins.module_utils._history_schema import MIGRATIONS
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, outcome_from
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
 
@@ -114,7 +115,7 @@ def test_a_trend_of_many_points_reaches_from_the_first_to_the_newest(site: Site)
 
 def test_a_database_of_the_first_schema_is_brought_forward(site: Site) -> None:
     connection = sqlite3.connect(site.path)
-    for statement in _MIGRATIONS[0]:
+    for statement in MIGRATIONS[0]:
         connection.execute(statement)
     connection.execute("PRAGMA user_version = 1")
     connection.execute("INSERT INTO states VALUES ('test', ?, ?, ?, ?, 'critical', ?, 'down')", (*AUTH, isoformat(NOW)))
