@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -71,6 +71,17 @@ class BackupSet:
     def good(self) -> bool:
         """Whether recovery may choose it."""
         return self.state in ("complete", "verified")
+
+    def meets(self, accept: str) -> bool:
+        """Whether recovery may choose it, and it is at least ``complete``, ``verified`` or ``drilled``."""
+        return (
+            self.good
+            and {
+                "complete": True,
+                "verified": self.state == "verified",
+                "drilled": self.drilled_at != "",
+            }[accept]
+        )
 
     def age(self, now: datetime) -> float:
         """Seconds since the set was opened: nothing in it is newer than that can be relied on."""
@@ -236,9 +247,9 @@ def last_drill(judgements: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {**told, **figures, "parts": [], **drills[-1].get("drill", {})}
 
 
-def newest(sets: list[BackupSet], *states: str) -> BackupSet | None:
-    """The newest of some states, of a list that is sorted newest first."""
-    return next((entry for entry in sets if entry.state in states), None)
+def newest(sets: Sequence[BackupSet], accept: str) -> BackupSet | None:
+    """The newest that meets ``complete``, ``verified`` or ``drilled``, of a list that is sorted newest first."""
+    return next((entry for entry in sets if entry.meets(accept)), None)
 
 
 def walk(path: str) -> Iterator[tuple[str, str]]:

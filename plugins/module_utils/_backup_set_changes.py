@@ -111,7 +111,7 @@ class Change:
 def open_set(store: Store, owner: str, max_age: float | None, accept: str, patience: float) -> Change:
     """Take the lock and make the folder of a new set, unless a set younger than ``max_age`` seconds makes it needless.
 
-    ``accept`` is the state that such a set must have at least (complete or verified). Waits up to ``patience``
+    ``accept`` is what such a set must be at least (complete, verified or drilled). Waits up to ``patience``
     seconds for another run's lock. The same owner gets back what it has open.
     Raises BackupSetError when the lock is held by another run, LockError and OSError.
     """
@@ -155,8 +155,7 @@ def _try_open(store: Store, owner: str, max_age: float | None, accept: str) -> C
 def _young_enough(store: Store, max_age: float | None, accept: str) -> BackupSet | None:
     if max_age is None:
         return None
-    states = ("verified",) if accept == "verified" else ("complete", "verified")
-    fresh = newest(read_sets(store.root), *states)
+    fresh = newest(read_sets(store.root), accept)
     # A set of the future comes from a clock that was wrong: it must not keep new ones from being made.
     return fresh if fresh is not None and -CLOCK_TOLERANCE <= fresh.age(store.clock()) < max_age else None
 
@@ -443,7 +442,7 @@ def abandon_set(store: Store, identifier: str, owner: str, force: bool) -> Chang
 
 
 def remove_set(store: Store, identifier: str, force: bool) -> Change:
-    """Remove one set. Raises BackupSetError for a held one and for the newest good one, unless forced."""
+    """Remove one set. Raises BackupSetError for held, newest good and newest drilled ones, unless forced."""
     moment_of(identifier)
     with store.exclusive():
         if not store.check:
@@ -470,6 +469,11 @@ def _require_removable(store: Store, found: BackupSet) -> None:
         raise BackupSetError(
             f"set {found.id} is the newest {found.state} one: recovery would choose it; make a newer one first, "
             "or use force"
+        )
+    drilled = newest(sets, "drilled")
+    if drilled is not None and drilled.id == found.id:
+        raise BackupSetError(
+            f"set {found.id} is the newest one that was restored in a drill: drill a newer one first, or use force"
         )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
@@ -13,6 +14,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     BackupSet,
     BackupSetError,
     find_set,
+    moment_of,
     newest,
     read_sets,
 )
@@ -27,6 +29,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes imp
     remove_set,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_judgements import judge_set
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_schedule import due_level, parse_periods
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import (
     Expectations,
     check_bytes,
@@ -34,7 +37,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verificatio
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import Lock, read_lock
-from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration
+from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration, parse_time
 
 
 def carry_out(
@@ -65,7 +68,11 @@ def _steps(
     contents = Contents(params["parts"], params["site"], tools)
     return {
         "open": lambda: open_set(
-            store, owner, _age(params, "max_age"), params["accept_state"], parse_duration(params["lock_timeout"])
+            store,
+            owner,
+            _age(params, "max_age"),
+            params["accept_state"] or "verified",
+            parse_duration(params["lock_timeout"]),
         ),
         "complete": lambda: complete_set(store, identifier, owner, contents, parse_duration(params["leftover_age"])),
         "abandoned": lambda: abandon_set(store, identifier, owner, params["force"]),
@@ -77,11 +84,15 @@ def _steps(
     }
 
 
-def find(store: Store, identifier: str | None) -> dict[str, Any]:
-    """The sets below the root, or the one of an id, and who works there. Raises LockError and OSError."""
-    sets = [entry for entry in read_sets(store.root) if identifier in (None, entry.id)]
-    best, proved = newest(sets, "verified", "complete"), newest(sets, "verified")
-    chosen = best if identifier is None else next(iter(sets), None)
+def find(store: Store, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The sets below the root that are asked for, and who works there.
+
+    Raises BackupSetError for an id that is none, LockError, OSError, and ValueError for what is no time or duration.
+    """
+    wanted = _wanted(store, params)
+    sets = [entry for entry in read_sets(store.root) if wanted(entry)]
+    best, proved, drilled = newest(sets, "complete"), newest(sets, "verified"), newest(sets, "drilled")
+    chosen = best if params["id"] is None else next(iter(sets), None)
     return {
         "changed": False,
         "msg": f"{len(sets)} backup set" + ("" if len(sets) == 1 else "s"),
@@ -89,27 +100,59 @@ def find(store: Store, identifier: str | None) -> dict[str, Any]:
         "sets": [_told(entry, store) for entry in sets],
         "newest": best.id if best else "",
         "newest_verified": proved.id if proved else "",
+        "newest_drilled": drilled.id if drilled else "",
         "lock": _told_lock(read_lock(store.lock_path), store),
     }
 
 
-def check(store: Store, params: Mapping[str, Any]) -> tuple[list[Finding], dict[str, Any] | None]:
-    """The findings about the set of an id, or about the newest one among the others, and that set.
+def _wanted(store: Store, params: Mapping[str, Any]) -> Callable[[BackupSet], bool]:
+    """Whether a set is one of those that are asked for."""
+    identifier, accept, max_age = params["id"], params["accept_state"], _age(params, "max_age")
+    before = parse_time(params["before"]) if params["before"] else None
+    if identifier is not None:
+        moment_of(identifier)
 
+    def wanted(entry: BackupSet) -> bool:
+        return (
+            identifier in (None, entry.id)
+            and (accept is None or entry.meets(accept))
+            and (max_age is None or entry.age(store.clock()) <= max_age)
+            # What was completed later may hold what was written later.
+            and (before is None or (entry.completed_at != "" and parse_time(entry.completed_at) < before))
+        )
+
+    return wanted
+
+
+@dataclass(frozen=True)
+class Look:
+    """What ``checked`` found: the set, findings about it and its neighbours, and the level that is due."""
+
+    findings: list[Finding]
+    backup_set: dict[str, Any] | None
+    due_level: int
+
+
+def check(store: Store, params: Mapping[str, Any]) -> Look:
+    """Look at the set of an id, or at the newest one among the others.
+
+    With ``verification`` the bytes are read only when a level is due.
     Raises BackupSetError when there is no set of that id, LockError, OSError, and ValueError for what is no duration.
     """
     found = FindingsBuilder(store.clock())
+    periods = None if params["verification"] is None else parse_periods(params["verification"])
+    sets = read_sets(store.root)
     if params["id"]:
         chosen = find_set(store.root, params["id"])
         if chosen is None:
             raise BackupSetError(f"there is no complete set {params['id']} below {store.root}")
     else:
-        sets = read_sets(store.root)
-        chosen = newest(sets, "complete", "verified", "failed")
+        chosen = next((entry for entry in sets if entry.state != "partial"), None)
         check_newest(found, store, sets, _expectations(params))
-    if chosen is not None:
+    due = 0 if chosen is None or periods is None else due_level(chosen, sets, periods, store.clock())
+    if chosen is not None and (periods is None or due):
         check_bytes(found, chosen)
-    return found.findings, _told(chosen, store)
+    return Look(found.findings, _told(chosen, store), due)
 
 
 def _expectations(params: Mapping[str, Any]) -> Expectations:

@@ -129,7 +129,7 @@ def _file_problem(file: str, known: Mapping[str, Any]) -> str:
 def check_newest(found: FindingsBuilder, store: Store, sets: Sequence[BackupSet], expected: Expectations) -> None:
     """Is there a good set, young enough, with all its parts, of a usual size, and nothing left lying about?"""
     done = [entry for entry in sets if entry.state != "partial"]
-    best = newest(done, "verified", "complete")
+    best = newest(done, "complete")
     _check_present(found, store, done, best)
     if best is not None:
         _check_age(found, best, expected, store.clock())

@@ -55,10 +55,10 @@ options:
       - V(drilled) records in the set what a drill found, in which it was restored, and its figures O(drill).
       - V(checked) verifies level 1 of a set. Without O(id) this is the newest set, and it is judged too whether it is
         there, young enough, with all its parts, and as large as its predecessors.
-      - V(found) returns the sets and who holds the lock.
+      - V(found) returns the sets and who holds the lock. O(id), O(accept_state), O(max_age) and O(before) say which.
       - V(held) protects a set from removal, V(unheld) ends that.
-      - V(absent) removes one set. It refuses a held one, and the newest verified one (when none is verified the newest
-        complete one), unless O(force=true).
+      - V(absent) removes one set. It refuses a held one, the newest verified one (when none is verified the newest
+        complete one), and the newest drilled one, unless O(force=true).
     type: str
     choices: [open, complete, abandoned, judged, drilled, checked, found, held, unheld, absent]
     required: true
@@ -78,16 +78,32 @@ options:
       - With O(state=open) a set of O(accept_state) that is younger makes a new one needless. It is returned with
         RV(due=false).
       - With O(state=checked) the newest good set is critical when it is older.
+      - With O(state=found) older sets are left out.
       - A duration such as V(26h).
     type: str
   warning_age:
     description: With O(state=checked) the newest good set is a warning when it is older. A duration.
     type: str
   accept_state:
-    description: With O(state=open) what a set must be to make a new one needless.
+    description:
+      - With O(state=open) what a set must be at least to make a new one needless, by default V(verified).
+      - With O(state=found) what a set must be at least to be found, by default anything.
+      - A set that failed is none of these.
     type: str
-    choices: [verified, complete]
-    default: verified
+    choices: [complete, verified, drilled]
+  before:
+    description:
+      - With O(state=found) only sets that were completed before this point in time, in RFC 3339. What a set holds was
+        written before it was completed.
+    type: str
+  verification:
+    description:
+      - "With O(state=checked) how often each level of verification is due, such as V({1: 1d, 3: 7d}). RV(due_level)
+        tells the highest one that is due, and the bytes of the set are read only when one is."
+      - Levels 1 and 2 are due when this very set did not pass them within the period, levels 3 and 4 when no set did.
+        A level at which the set failed is due until it passes. Each is due a tenth of its period early, so that a
+        daily run that begins a minute earlier than the day before does not put it off by a day.
+    type: dict
   lock_timeout:
     description: How long O(state=open) waits for another run to release the lock. A duration.
     type: str
@@ -248,6 +264,14 @@ EXAMPLES = r"""
     id: "{{ checked.set.id }}"
     reason: before the great migration
 
+- name: Find the newest verified set from before something went wrong
+  upkeep.ops.backup_set:
+    root: /var/backups/upkeep
+    state: found
+    accept_state: verified
+    before: 2026-01-31T14:30:00Z
+  register: from_before
+
 - name: List all sets
   upkeep.ops.backup_set:
     root: /var/backups/upkeep
@@ -406,6 +430,10 @@ newest_verified:
   description: Id of the newest verified set; empty when there is none.
   returned: success and O(state=found)
   type: str
+newest_drilled:
+  description: Id of the newest set that was restored in a drill that passed; empty when there is none.
+  returned: success and O(state=found)
+  type: str
 lock:
   description: Who holds the lock; null when nobody does.
   returned: success and O(state=found)
@@ -429,6 +457,10 @@ lock:
     gone:
       description: Why its owner is gone; empty while it may be at work.
       type: str
+due_level:
+  description: The level of verification that is due by O(verification); 0 when none is.
+  returned: O(state=checked)
+  type: int
 result:
   description: What follows from the findings, V(passed), V(failed) or V(unknown).
   returned: success and O(state=judged) or O(state=drilled)
@@ -481,7 +513,9 @@ _ARGUMENTS = {
     "owner": {"type": "str"},
     "max_age": {"type": "str"},
     "warning_age": {"type": "str"},
-    "accept_state": {"type": "str", "choices": ["verified", "complete"], "default": "verified"},
+    "accept_state": {"type": "str", "choices": ["complete", "verified", "drilled"]},
+    "before": {"type": "str"},
+    "verification": {"type": "dict"},
     "lock_timeout": {"type": "str", "default": "0s"},
     "stale_after": {"type": "str", "default": "12h"},
     "leftover_age": {"type": "str", "default": "24h"},
@@ -513,10 +547,10 @@ def main() -> None:
         stale_after = parse_duration(params["stale_after"])
         store = Store(os.path.realpath(params["root"]), utc_now, time.sleep, stale_after, module.check_mode)
         if params["state"] == "found":
-            module.exit_json(**find(store, params["id"]))
+            module.exit_json(**find(store, params))
         if params["state"] == "checked":
-            findings, told = check(store, params)
-            exit_with_findings(module, findings, set=told)
+            look = check(store, params)
+            exit_with_findings(module, look.findings, set=look.backup_set, due_level=look.due_level)
         tools = {"ansible-core": module.ansible_version or ""}
         answer, warnings = carry_out(store, params, params["owner"] or default_owner(), tools)
         for warning in warnings:

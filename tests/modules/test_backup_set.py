@@ -136,6 +136,45 @@ def test_found_tells_sets_states_ages_and_who_works(sets: Sets) -> None:
     assert sets.run("found", id="20200101T000000Z")["set"] is None
 
 
+def test_found_by_what_a_set_is_by_age_and_before_a_time(sets: Sets) -> None:
+    drilled, verified, complete, failed = (sets.make() for _ in range(4))
+    drill = {"rto_seconds": 300, "parts": ["redis:cache", "firestore:main"]}
+    told = sets.run("drilled", id=drilled, drill=drill)
+    assert (told["result"], told["set"]["drill"]["rto_seconds"]) == ("passed", 300)
+    sets.run("judged", id=verified, level=2, findings=FINDINGS)
+    sets.run("judged", id=failed, level=2, findings=[{**FINDINGS[0], "status": "critical"}])
+    found = sets.run("found")
+    assert [found[f"newest{kind}"] for kind in ("", "_verified", "_drilled")] == [complete, verified, drilled]
+    for accept, identifiers in {
+        "complete": [complete, verified, drilled], "verified": [verified, drilled], "drilled": [drilled],
+    }.items():  # fmt: skip
+        assert [entry["id"] for entry in sets.run("found", accept_state=accept)["sets"]] == identifiers
+    completed = next(entry["completed_at"] for entry in found["sets"] if entry["id"] == verified)
+    assert sets.run("found", before=completed)["newest"] == drilled, "it was completed at that time, not before"
+    assert sets.run("found", before=completed, accept_state="verified")["set"]["id"] == drilled
+    assert sets.run("found", max_age="1h")["newest"] == complete
+    assert sets.run("found", max_age="0s")["sets"] == []
+    refused = sets.run("absent", id=drilled)
+    assert refused["failed"] and "restored in a drill: drill a newer one first" in refused["msg"]
+
+
+def test_checked_reads_the_bytes_only_when_a_level_is_due(sets: Sets) -> None:
+    identifier = sets.make()
+    periods = {"1": "1d", "2": "1d", "3": "7d"}
+    due = sets.run("checked", verification=periods)
+    assert due["due_level"] == 3 and "backup_bytes" in {finding["check"] for finding in due["findings"]}
+    sets.run("judged", id=identifier, level=3, findings=FINDINGS)
+    rested = sets.run("checked", verification=periods)
+    assert rested["due_level"] == 0 and "backup_bytes" not in {finding["check"] for finding in rested["findings"]}
+    newer = sets.make()
+    assert sets.run("checked", verification=periods)["due_level"] == 2, "level 3 was passed by another set"
+    sets.run("judged", id=newer, level=2, findings=FINDINGS)
+    assert sets.run("checked", verification=periods)["due_level"] == 0
+    sets.run("judged", id=newer, level=3, findings=[{**FINDINGS[0], "status": "critical"}])
+    assert sets.run("checked", verification={"1": "1d"}, fail_on="never")["due_level"] == 3, "where it failed"
+    assert sets.run("checked", fail_on="never")["due_level"] == 0, "nobody asked"
+
+
 def test_checked_fails_as_told_and_names_what_is_wrong(sets: Sets) -> None:
     none = sets.run("checked")
     assert none["failed"] and none["set"] is None and "no complete backup set below" in none["msg"]
@@ -178,6 +217,14 @@ def test_a_set_that_is_too_old(sets: Sets) -> None:
         ({"state": "held", "id": "20260131T030000Z"}, "there is no set"),
         ({"state": "absent", "id": "20260131T030000Z", "root": "/proc/nothing/here"}, None),
         ({"state": "open", "root": "/proc/nothing"}, "cannot be worked on: .*No such file"),
+        ({"state": "found", "id": "newest"}, "'newest' is no id of a backup set"),
+        ({"state": "found", "before": "noon"}, "'noon' is no point in time"),
+        ({"state": "drilled", "id": "20260131T030000Z"}, "all of the following are missing: drill"),
+        (
+            {"state": "checked", "verification": {"5": "1d"}},
+            "'5' is no level of verification: the levels are 1, 2, 3, 4",
+        ),
+        ({"state": "checked", "verification": {"2": "often"}}, "'often' is no duration"),
         ({"state": "found", "root": "/etc/passwd"}, "cannot be worked on: .*Not a directory"),
     ],
 )

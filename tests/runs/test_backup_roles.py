@@ -144,7 +144,7 @@ def test_the_life_of_a_set_made_verified_spoiled_marked_and_replaced(site: Site,
 
     _verify(site, firestore, folder)
     _spoil(firestore, folder)
-    found = site.run("backup_verification", rc=2)
+    found = site.run("backup_verification", rc=2, backup_verification_level=3)
     assert finding(found, "backup_bytes", "redis:cache")["status"] == "critical"
     told = [each for each in found["findings"] if each["status"] == "critical" and not each["parent"]]
     assert [each["check"] for each in told] == ["backup_verified"], "each cause once, the parts under the set"
@@ -214,6 +214,21 @@ def test_an_old_set_is_critical_and_fails_as_told(with_set: Site) -> None:
     old = with_set.run("backup_verification", "--check", backup_verification_max_age="1s", upkeep_fail_on="never")
     assert finding(old, "backup_age")["status"] == "critical"
     assert old["changes"][0].endswith("level 3 passed would be recorded")
+
+
+def test_the_level_that_is_due_is_taken_and_an_asked_one_wins(with_set: Site) -> None:
+    """The set passed level 2 when it was made; no set has passed level 3 yet."""
+    first = with_set.run("backup_verification")
+    assert first["artifacts"]["backup_level"] == 3 and finding(first, "snapshot_load", "redis:cache")
+    rested = with_set.run("backup_verification")
+    assert (rested["artifacts"]["backup_level"], rested["artifacts"]["verifications"]) == (0, [])
+    assert finding(rested, "backup_verified")["status"] == "ok"
+    assert "level 3 passed at" in finding(rested, "backup_verified")["summary"]
+    assert {each["check"] for each in rested["findings"]} & {"snapshot_load", "backup_bytes"} == set()
+    asked = with_set.run("backup_verification", backup_verification_level=1)
+    assert asked["artifacts"]["backup_level"] == 1 and finding(asked, "backup_bytes", "redis:cache")
+    with_set.catalogue["upkeep_backup"]["verification"] = {3: "0s"}
+    assert with_set.run("backup_verification")["artifacts"]["backup_level"] == 3, "the catalogue says how often"
 
 
 def test_a_wrong_password_leaves_nothing_and_is_named(with_set: Site) -> None:

@@ -35,12 +35,14 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes imp
     remove_set,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_judgements import judge_set
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_schedule import due_level, parse_periods
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import (
     Expectations,
     check_bytes,
     check_newest,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -809,6 +811,67 @@ def test_a_drill_of_half_a_set_leaves_the_set_undrilled(house: House) -> None:
     assert whole.result == "passed"
     with pytest.raises(BackupSetError, match=r"has no part redis:other, it holds redis:cache, firestore:main"):
         house.drill(done.id, parts=["redis:other"])
+
+
+# --- which level is due ----------------------------------------------------------------------------------------------
+
+WEEKLY = {1: DAY, 2: DAY, 3: 7 * DAY, 4: 7 * DAY}
+
+
+def _passed(level: int, now: datetime, days: float, result: str = "passed") -> dict[str, Any]:
+    return {"level": level, "result": result, "at": isoformat(now - timedelta(days=days)), "reason": ""}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "elsewhere", "due"),
+    [
+        pytest.param([], [], 4, id="nothing was ever verified"),
+        pytest.param([(4, 0.5)], [], 0, id="all within their periods"),
+        pytest.param([(2, 0.2)], [(4, 2)], 0, id="the heavy levels were passed by another set"),
+        pytest.param([], [(4, 2)], 2, id="a new set is made verified first"),
+        pytest.param([(2, 0.2)], [(3, 2), (4, 7)], 4, id="a week later"),
+        pytest.param([(2, 0.2)], [(4, 6.4)], 4, id="a tenth of the period early"),
+        pytest.param([(2, 0.2)], [(4, 6.2)], 0, id="not earlier"),
+        pytest.param([(2, 0.99)], [(4, 2)], 2, id="a daily run that begins a minute earlier"),
+        pytest.param([(5, 0.5)], [], 4, id="a drill asks no live server"),
+        pytest.param([(5, 0.5)], [(4, 1)], 0, id="a drill proves the rest"),
+        pytest.param([(4, -1)], [], 4, id="a pass of the future counts for nothing"),
+    ],
+)
+def test_the_highest_level_that_is_due(
+    house: House, recorded: list[tuple[int, float]], elsewhere: list[tuple[int, float]], due: int
+) -> None:
+    done, other = (
+        BackupSet("x", "x", "complete", judgements=[_passed(level, house.now, days) for level, days in told])
+        for told in (recorded, elsewhere)
+    )
+    assert due_level(done, [done, other], WEEKLY, house.now) == due
+
+
+@pytest.mark.parametrize(
+    ("recorded", "due"),
+    [
+        pytest.param([(3, "failed")], 3, id="a lower pass proves nothing against it"),
+        pytest.param([(3, "unknown")], 0, id="level 3 has no period here"),
+        pytest.param([(3, "failed"), (3, "passed")], 0, id="healed"),
+        pytest.param([(5, "failed")], 0, id="no verification heals a failed drill"),
+    ],
+)
+def test_a_level_at_which_the_set_failed_is_due_until_it_passes(
+    house: House, recorded: list[tuple[int, str]], due: int
+) -> None:
+    told = [_passed(level, house.now, 0.2, result) for level, result in [*recorded, (2, "passed")]]
+    assert due_level(BackupSet("x", "x", "failed", judgements=told), [], {1: DAY, 2: DAY}, house.now) == due
+
+
+def test_what_stayed_unknown_is_due_again(house: House) -> None:
+    told = [_passed(2, house.now, 0.2), _passed(3, house.now, 0.1, "unknown")]
+    assert due_level(BackupSet("x", "x", "verified", judgements=told), [], {2: DAY, 3: 7 * DAY}, house.now) == 3
+
+
+def test_no_period_no_level(house: House) -> None:
+    assert due_level(BackupSet("x", "x", "complete"), [], {}, house.now) == 0
+    assert parse_periods({1: "1d", "3": "1w"}) == {1: DAY, 3: 7 * DAY}
 
 
 def test_a_damaged_set_can_be_marked(house: House) -> None:
