@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -131,14 +131,15 @@ class LiveCounts:
 
     def count(self, collection: str) -> int:
         """Documents of a collection group, at any depth. Raises FirestoreAccessError."""
-        query = {
-            "structured_query": {"from_": [{"collection_id": collection, "all_descendants": True}]},
-            "aggregations": [{"alias": "documents", "count": {}}],
-        }
-        request: dict[str, Any] = {"parent": self._documents, "structured_aggregation_query": query}
+        return self.count_query({"from_": [{"collection_id": collection, "all_descendants": True}]}, collection)
+
+    def count_query(self, query: Mapping[str, Any], what: str) -> int:
+        """Documents that a structured query finds; ``what`` names them. Raises FirestoreAccessError."""
+        counted = {"structured_query": query, "aggregations": [{"alias": "documents", "count": {}}]}
+        request: dict[str, Any] = {"parent": self._documents, "structured_aggregation_query": counted}
         if self._read_time is not None:
             request["read_time"] = self._read_time
-        with explained(f"{self._target.data_address}, count of {collection}"):
+        with explained(f"{self._target.data_address}, count of {what}"):
             answers = self._client.run_aggregation_query(request=request, **self._calls)
             return sum(int(answer.result.aggregate_fields["documents"].integer_value) for answer in answers)
 

@@ -14,13 +14,21 @@ _LOG_EVERY = 30.0
 
 
 class Progress:
-    """Counts bytes. ``path`` may be empty: then there is no file. Each line: bytes, total (or null) and seconds.
+    """Counts bytes, or what ``unit`` says. ``path`` may be empty: then there is no file.
 
-    ``monotonic`` is a clock in seconds, ``log`` takes a sentence for the system log.
+    Each line: what is counted (bytes), total (or null) and seconds. ``monotonic`` is a clock in seconds, ``log`` takes
+    a sentence for the system log.
     """
 
-    def __init__(self, what: str, path: str, monotonic: Callable[[], float], log: Callable[[str], None]) -> None:
-        self._what, self._monotonic, self._log = what, monotonic, log
+    def __init__(
+        self,
+        what: str,
+        path: str,
+        monotonic: Callable[[], float],
+        log: Callable[[str], None],
+        unit: str = "bytes",
+    ) -> None:
+        self._what, self._monotonic, self._log, self._unit = what, monotonic, log, unit
         self._started = self._next_log = monotonic()
         self._next_log += _LOG_EVERY
         self._next_line = self._started
@@ -35,7 +43,7 @@ class Progress:
             self._file.close()
 
     def __call__(self, done: int, total: int | None) -> None:
-        """So many bytes are done, of ``total`` when that is known. Raises OSError when the file cannot be written."""
+        """So many are done, of ``total`` when that is known. Raises OSError when the file cannot be written."""
         now = self._monotonic()
         if now >= self._next_line:
             self._next_line = now + _LINE_EVERY
@@ -43,7 +51,7 @@ class Progress:
         if now >= self._next_log:
             self._next_log = now + _LOG_EVERY
             of = f" of {total}" if total is not None else ""
-            self._log(f"{self._what}: {done}{of} bytes after {now - self._started:.0f} s")
+            self._log(f"{self._what}: {done}{of} {self._unit} after {now - self._started:.0f} s")
 
     def finish(self, done: int) -> None:
         """The last line, whose total is what was done."""
@@ -51,6 +59,6 @@ class Progress:
 
     def _write(self, done: int, total: int | None, now: float) -> None:
         if self._file:
-            line = {"what": self._what, "bytes": done, "total": total, "seconds": round(now - self._started, 1)}
+            line = {"what": self._what, self._unit: done, "total": total, "seconds": round(now - self._started, 1)}
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()

@@ -219,16 +219,24 @@ class Digest:
 
 def digest(host: str, project: str, database: str = DEFAULT_DATABASE) -> Digest:
     """Read every document at any depth in the order of names: equal digests mean equal data."""
-    from google.cloud.firestore_v1.types import Document
-
     summed = hashlib.sha256()
     counts: Counter[str] = Counter()
+    for path, content in contents(host, project, database).items():
+        summed.update(len(content).to_bytes(4, "big") + content)
+        counts[path.rsplit("/", 2)[-2]] += 1
+    return Digest(summed.hexdigest(), dict(sorted(counts.items())))
+
+
+def contents(host: str, project: str, database: str = DEFAULT_DATABASE) -> dict[str, bytes]:
+    """Every document at any depth in the order of names: its path, such as ``/users/a``, and its content."""
+    from google.cloud.firestore_v1.types import Document
+
+    found = {}
     for document in _all_documents(client(host, project, database)):
         # The times of creation and change are left out: an import sets them anew.
         content = Document(name=document.name, fields=document.fields)._pb.SerializeToString(deterministic=True)
-        summed.update(len(content).to_bytes(4, "big") + content)
-        counts[document.name.rsplit("/", 2)[-2]] += 1
-    return Digest(summed.hexdigest(), dict(sorted(counts.items())))
+        found[document.name.split("/documents", 1)[1]] = content
+    return found
 
 
 def _all_documents(database_client: Any) -> Iterator[Any]:
