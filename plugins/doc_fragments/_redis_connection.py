@@ -51,3 +51,26 @@ options:
 requirements:
   - redis >= 4.3 (Python library)
 """
+
+    # Use beside the first for modules that can find the server by Sentinel.
+    SENTINEL = r"""
+options:
+  sentinel_hosts:
+    description:
+      - The Sentinels that know where the server is, each as C(host:port), port 26379 when there is none. They are asked
+        in this order until one answers. They take the place of O(login_host), O(login_port) and O(login_unix_socket).
+      - They are reached with TLS and the certificates of this task when O(tls=true).
+    type: list
+    elements: str
+    default: []
+  sentinel_master:
+    description: The name by which the Sentinels know the master.
+    type: str
+    default: mymaster
+  sentinel_user:
+    description: ACL user of the Sentinels. That of the servers is O(login_user).
+    type: str
+  sentinel_password:
+    description: Password of the Sentinels. That of the servers is O(login_password).
+    type: str
+"""

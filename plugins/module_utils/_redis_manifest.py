@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._files import sha256_of
@@ -35,6 +35,9 @@ class Manifest:
     it. ``databases`` maps the number of a database to its ``keys`` and ``expires`` (keys with a TTL). ``counted`` says
     how good these are: ``exact``, ``near`` (the server was writing while they were asked for) or ``no`` (the user may
     not ask). What the server did not tell is None.
+
+    ``role`` is master or replica, ``master`` the URL of the master. When Sentinel was asked for ``sentinel_master``,
+    ``lag_bytes`` is how far the server was behind its master, and ``chosen`` why this one was taken.
     """
 
     source: str
@@ -54,6 +57,11 @@ class Manifest:
     databases: Mapping[str, Mapping[str, int]]
     counted: str
     functions: int | None
+    role: str | None = None
+    master: str | None = None
+    lag_bytes: int | None = None
+    sentinel_master: str | None = None
+    chosen: str | None = None
 
     @property
     def keys(self) -> int | None:
@@ -87,7 +95,11 @@ def read_manifest(path: str) -> Manifest:
     if digest != _digest(content):
         raise ManifestError(f"the manifest {path} was changed after it was written")
     try:
-        return Manifest(**{field.name: content[field.name] for field in fields(Manifest)})
+        told: dict[str, Any] = {
+            field.name: content[field.name] if field.default is MISSING else content.get(field.name)
+            for field in fields(Manifest)
+        }
+        return Manifest(**told)
     except KeyError as error:
         raise ManifestError(f"the manifest {path} lacks {error}") from error
 

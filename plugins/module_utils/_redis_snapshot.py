@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import ModuleType
 from typing import IO, Any
@@ -28,6 +28,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import 
     read_manifest,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import FullSync, Progress, SnapshotLink
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import Choice
 from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, isoformat, parse_time
 
 _WAITING_BLOCKS = 16  # of at most 1 MiB each, between the network and the disk
@@ -39,7 +40,10 @@ class SnapshotError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """From where to where. ``mode`` is that of the data file; the manifest always has 0600."""
+    """From where to where. ``mode`` is that of the data file; the manifest always has 0600.
+
+    ``choice`` is what Sentinel led to when it was asked for ``sentinel_master``, which is empty when it was not.
+    """
 
     source: str
     dest: str
@@ -47,6 +51,12 @@ class Plan:
     compression: str
     level: int
     mode: int
+    sentinel_master: str = ""
+    choice: Choice | None = None
+
+    def at(self, choice: Choice) -> Plan:
+        """The plan for the server that was chosen."""
+        return replace(self, source=choice.login.url, choice=choice)
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class ServerState:
 
     redis_version: str
     replica: bool
+    master: str
     link_up: bool
     replication_id: str
     replication_offset: int
@@ -67,6 +78,7 @@ class ServerState:
         return cls(
             redis_version=str(info.get("redis_version", "")),
             replica=info.get("role") == "slave",
+            master=f"redis://{info['master_host']}:{info['master_port']}" if "master_host" in info else "",
             link_up=info.get("master_link_status") == "up",
             replication_id=str(info.get("master_replid", "")),
             replication_offset=int(info.get("master_repl_offset", -1)),
@@ -121,8 +133,10 @@ def young_snapshot(plan: Plan, max_age: float, now: datetime) -> Manifest | None
     try:
         manifest = read_manifest(plan.manifest)
         age = (now - parse_time(manifest.taken_at)).total_seconds()
-        wanted = (plan.source, plan.compression, os.path.basename(plan.dest))
-        if (manifest.source, manifest.compression, manifest.file) != wanted or not 0 <= age < max_age:
+        # Behind Sentinel the server may be another one each time, and the data is that of the same master.
+        where = manifest.sentinel_master if plan.sentinel_master else manifest.source
+        wanted = (plan.sentinel_master or plan.source, plan.compression, os.path.basename(plan.dest))
+        if (where, manifest.compression, manifest.file) != wanted or not 0 <= age < max_age:
             return None
         return None if difference(plan.dest, manifest) else manifest
     except (ManifestError, OSError, ValueError):
@@ -218,7 +232,21 @@ def _manifest(
         databases=state.databases if state else {},
         counted=_counted(announced, state),
         functions=state.functions if state else None,
+        **_place(plan, state),
     )
+
+
+def _place(plan: Plan, state: ServerState | None) -> dict[str, Any]:
+    """Of whom the snapshot is: what Sentinel led to, else what the server says of itself."""
+    if plan.choice:
+        choice = plan.choice
+        told = {"role": choice.role, "master": choice.master, "lag_bytes": choice.lag}
+        return {**told, "sentinel_master": plan.sentinel_master, "chosen": choice.reason}
+    if state is None:
+        return {}
+    if state.replica:
+        return {"role": "replica", "master": state.master}
+    return {"role": "master", "master": plan.source}
 
 
 def _counted(announced: FullSync, state: ServerState | None) -> str:

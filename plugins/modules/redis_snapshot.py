@@ -18,6 +18,9 @@ description:
   - A manifest beside the snapshot tells what is in it. The old manifest is removed before the new snapshot gets its
     name, and the new one follows; so a manifest never stands beside a snapshot that it does not describe.
   - A replica whose link to its master is down is refused, because its data may be old.
+  - With O(sentinel_hosts) the snapshot is taken from the replica that is least behind its master, so that the master is
+    spared. When none is within O(max_lag) and O(max_silence), it is taken from the master. The manifest says from which
+    server, how far it was behind, and why this one.
   - On servers before Redis 6.2 the stream of commands is cut off after the snapshot; newer ones send none.
   - The number of keys is asked for right after the server forked. RV(snapshot.counted) is V(exact) when the
     replication offset shows that nothing was written in between. M(upkeep.ops.redis_verify) counts what is really in
@@ -26,6 +29,7 @@ author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
   - upkeep.ops._redis_connection
+  - upkeep.ops._redis_connection.sentinel
 attributes:
   check_mode:
     support: full
@@ -59,8 +63,19 @@ options:
   max_age:
     description:
       - Take no new snapshot while the one at O(dest) is younger than this, such as V(20h), was taken from the same
-        server with the same O(compression), and has the size and SHA-256 that its manifest says.
+        server (or for the same O(sentinel_master)) with the same O(compression), and has the size and SHA-256 that its
+        manifest says.
     type: str
+  max_lag:
+    description: How many bytes of the replication stream a replica may be behind, with O(sentinel_hosts).
+    type: int
+    default: 1048576
+  max_silence:
+    description:
+      - How many seconds ago a replica must have heard of its master, with O(sentinel_hosts).
+      - A master that has nothing to tell sends a sign of life each C(repl-ping-replica-period), 10 seconds by default.
+    type: float
+    default: 15
   mode:
     description: Mode of the snapshot file, four octal digits in quotes. It holds all data of the server.
     type: str
@@ -78,7 +93,9 @@ options:
     default: 70
 notes:
   - "The least rights of an ACL user: C(+psync +replconf +ping). With C(+info) the manifest has the number of keys, and
-    a replica without its master is recognized before the transfer begins."
+    a replica without its master is recognized before the transfer begins. It is needed with O(sentinel_hosts)."
+  - "The least rights of an ACL user of the Sentinels: C(+sentinel|get-master-addr-by-name +sentinel|masters
+    +sentinel|slaves)."
   - The server forks as for BGSAVE. Its C(repl-diskless-sync-delay), 5 seconds by default, is waited for first.
 seealso:
   - module: upkeep.ops.redis_verify
@@ -99,6 +116,13 @@ EXAMPLES = r"""
     dest: /var/backups/redis/dump.rdb
     compression: none
     progress_file: /var/backups/redis/progress.jsonl
+
+- name: Take a snapshot from a replica that Sentinel knows
+  upkeep.ops.redis_snapshot:
+    sentinel_hosts: [sentinel1.example.org:26379, sentinel2.example.org:26379]
+    sentinel_master: mymaster
+    login_password: "{{ redis_password }}"
+    dest: /var/backups/redis/store.rdb.zst
 """
 
 RETURN = r"""
@@ -173,6 +197,21 @@ snapshot:
     functions:
       description: Number of function libraries. Null when the server does not tell.
       type: int
+    role:
+      description: V(master) or V(replica). Null when the server does not tell.
+      type: str
+    master:
+      description: The master, as a URL. Null when the server does not tell.
+      type: str
+    lag_bytes:
+      description: How many bytes of the replication stream the server was behind it. Null without O(sentinel_hosts).
+      type: int
+    sentinel_master:
+      description: The name by which the Sentinels know the master. Null without O(sentinel_hosts).
+      type: str
+    chosen:
+      description: Why the snapshot was taken from this server. Null without O(sentinel_hosts).
+      type: str
 """
 
 import re
@@ -198,6 +237,13 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection impor
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import Manifest, ManifestError, read_manifest
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import ReplicationError, SnapshotLink
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import (
+    SENTINEL_OPTIONS,
+    Limits,
+    SentinelError,
+    Sentinels,
+    choose_source,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_snapshot import (
     Plan,
     ServerState,
@@ -218,11 +264,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **CONNECTION_OPTIONS,
+            **SENTINEL_OPTIONS,
             "dest": {"type": "path", "required": True},
             "compression": {"type": "str", "choices": list(COMPRESSIONS), "default": "zstd"},
             "compression_level": {"type": "int"},
             "manifest": {"type": "path"},
             "max_age": {"type": "str"},
+            "max_lag": {"type": "int", "default": 1 << 20},
+            "max_silence": {"type": "float", "default": 15},
             "mode": {"type": "str", "default": "0600"},
             "progress_file": {"type": "path"},
             "server_timeout": {"type": "float", "default": 70},
@@ -231,33 +280,51 @@ def main() -> None:
     )
     stop_by_exception()
     keep_large_blocks()
-    login = Login.of(module.params)
     errors = (ReplicationError, RdbError, CompressionError, SnapshotError)
+    server = ""
     try:
-        answer = run(module, login)
-    except (RedisAccessError, MissingDependencyError) as error:
+        plan, login = plan_of(module.params)
+        server = login.url
+        answer = young(module, plan)
+        if answer is None:
+            check_dest(plan)
+            plan, login = located(module.params, plan, login)
+            server = login.url
+            answer = run(module, plan, login)
+    except (RedisAccessError, MissingDependencyError, SentinelError) as error:
         module.fail_json(msg=f"No snapshot was taken: {error}")
     except errors as error:
-        module.fail_json(msg=f"No snapshot of {login.url} was taken: {error}")
+        module.fail_json(msg=f"No snapshot of {server} was taken: {error}")
     except OSError as error:
-        module.fail_json(msg=f"No snapshot of {login.url} was taken, writing {module.params['dest']} failed: {error}")
+        module.fail_json(msg=f"No snapshot of {server} was taken, writing {module.params['dest']} failed: {error}")
     except ValueError as error:
         module.fail_json(msg=str(error))
     except StoppedError as error:
-        module.fail_json(msg=f"No snapshot of {login.url} was taken: {error}; nothing was left behind")
+        module.fail_json(msg=f"No snapshot of {server} was taken: {error}; nothing was left behind")
     module.exit_json(**answer)
 
 
-def run(module: AnsibleModule, login: Login) -> dict[str, Any]:
-    """Take the snapshot, or find that it is not needed or only to be told of; the module's answer."""
-    plan = plan_of(module.params, login)
-    where = {"file": plan.dest, "manifest": plan.manifest}
+def young(module: AnsibleModule, plan: Plan) -> dict[str, Any] | None:
+    """The answer when the snapshot that is there makes a new one needless."""
     max_age = module.params["max_age"]
-    young = young_snapshot(plan, parse_duration(max_age), utc_now()) if max_age else None
-    if young:
-        message = f"the snapshot of {young.taken_at} is younger than {max_age} and sound"
-        return {**where, "changed": False, "message": message, "snapshot": young.as_dict()}
-    check_dest(plan)
+    found = young_snapshot(plan, parse_duration(max_age), utc_now()) if max_age else None
+    if found is None:
+        return None
+    message = f"the snapshot of {found.taken_at} is younger than {max_age} and sound"
+    return {**where(plan), "changed": False, "message": message, "snapshot": found.as_dict()}
+
+
+def located(options: dict[str, Any], plan: Plan, login: Login) -> tuple[Plan, Login]:
+    """The plan and login for the server that Sentinel leads to, where there is one."""
+    sentinels = Sentinels.of(options, login)
+    if sentinels is None:
+        return plan, login
+    choice = choose_source(load("redis"), sentinels, login, Limits(options["max_lag"], options["max_silence"]))
+    return plan.at(choice), choice.login
+
+
+def run(module: AnsibleModule, plan: Plan, login: Login) -> dict[str, Any]:
+    """Take the snapshot, or in check mode tell of it; the module's answer."""
     before = figures(plan.manifest)
     library = load("redis")
     with client(library, login) as observer:
@@ -272,11 +339,17 @@ def run(module: AnsibleModule, login: Login) -> dict[str, Any]:
             with explained(library, login):
                 link.greet()
             if module.check_mode:
-                return {**where, "changed": True, **expectation(plan, state, before)}
+                return {**where(plan), "changed": True, **expectation(plan, state, before)}
             manifest = transfer(module, plan, link, sample)
     message = f"took a snapshot of {plan.source} to {plan.dest}: {manifest.rdb_bytes} bytes in {manifest.seconds} s"
+    message += f"; {manifest.chosen}" if manifest.chosen else ""
     difference = {"before": before, "after": figures(plan.manifest)}
-    return {**where, "changed": True, "message": message, "snapshot": manifest.as_dict(), "diff": difference}
+    return {**where(plan), "changed": True, "message": message, "snapshot": manifest.as_dict(), "diff": difference}
+
+
+def where(plan: Plan) -> dict[str, str]:
+    """The files of a plan, as every answer tells them."""
+    return {"file": plan.dest, "manifest": plan.manifest}
 
 
 def expectation(plan: Plan, state: ServerState | None, before: dict[str, Any]) -> dict[str, Any]:
@@ -284,21 +357,26 @@ def expectation(plan: Plan, state: ServerState | None, before: dict[str, Any]) -
     keys = f"{state.keys} keys" if state else "all keys"
     after = {"source": plan.source, "databases": state.databases if state else {}}
     message = f"would take a snapshot of {keys} of {plan.source} to {plan.dest}"
+    message += f"; {plan.choice.reason}" if plan.choice else ""
     return {"message": message, "diff": {"before": before, "after": after}}
 
 
-def plan_of(options: dict[str, Any], login: Login) -> Plan:
-    """The plan that the options ask for. Raises ValueError and CompressionError when they make no sense."""
+def plan_of(options: dict[str, Any]) -> tuple[Plan, Login]:
+    """The plan that the options ask for, and who we are. Raises ValueError and CompressionError when they make no
+    sense. Behind Sentinel its source is not known yet."""
+    login = Login.of(options)
     if not re.fullmatch(r"0[0-7]{3}", options["mode"]):
         raise ValueError(f"mode is {options['mode']!r}; write four octal digits in quotes, such as '0600'")
-    return Plan(
+    plan = Plan(
         source=login.url,
         dest=options["dest"],
         manifest=options["manifest"] or options["dest"] + ".json",
         compression=options["compression"],
         level=checked_level(options["compression"], options["compression_level"]),
         mode=int(options["mode"], 8),
+        sentinel_master=options["sentinel_master"] if Sentinels.of(options, login) else "",
     )
+    return plan, login
 
 
 def transfer(module: AnsibleModule, plan: Plan, link: SnapshotLink, sample: Any) -> Manifest:
