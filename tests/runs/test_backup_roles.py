@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.fixtures.firestore import BUCKET, FirestoreStandIn
+from tests.fixtures.http import HttpServer
 from tests.harness import ROOT
 from tests.platform.parts.redis import RedisServer, seed
 
@@ -287,6 +288,32 @@ def test_a_run_that_was_killed_is_told_and_does_not_stop_the_next(site: Site, fi
     assert left["status"] == "warning" and "dead runs" in left["summary"]
     made = site.run("database_backup", database_backup_leftover_age="0s")
     assert len(site.sets()) == 1 and made["changes"] and not list(site.root.glob("*.partial"))
+
+
+def test_a_dead_mans_switch_hears_of_start_success_and_failure(with_set: Site, http_server: HttpServer) -> None:
+    switch = f"{http_server.url}/up/the-secret-switch"
+    with_set.catalogue["upkeep_backup"]["pings"] = {"url": switch}
+
+    def heard() -> list[str]:
+        paths = [path.removeprefix("/up/the-secret-switch") for _method, path, _headers in http_server.seen]
+        http_server.seen.clear()
+        return paths
+
+    heard()
+    with_set.run("database_backup", "--check")
+    assert heard() == []
+    made = with_set.run("database_backup", database_backup_max_age="0s")
+    assert heard() == ["/start", ""] and finding(made, "heartbeat")["status"] == "ok"
+    young = with_set.run("database_backup")
+    assert heard() == ["/start", ""] and young["changes"] == []
+    password = with_set.catalogue["upkeep_redis"][0].pop("password")
+    with_set.run("database_backup", rc=2, database_backup_max_age="0s")
+    assert heard() == ["/start", "/fail"] and "the-secret-switch" not in with_set.output
+    with_set.catalogue["upkeep_redis"][0]["password"] = password
+    with_set.catalogue["upkeep_backup"]["pings"] = {"start": f"{http_server.url}/status/404", "success": switch}
+    deaf = with_set.run("database_backup", database_backup_max_age="0s")
+    assert finding(deaf, "heartbeat")["status"] == "warning" and finding(deaf, "backup_made")["status"] == "ok"
+    assert "sign for start" in finding(deaf, "heartbeat")["summary"] and deaf["changes"]
 
 
 def _family(pid: int) -> list[int]:
