@@ -151,12 +151,18 @@ def _topology(library: ModuleType, asked: Any, login: Login, name: str) -> Topol
     except library.exceptions.ResponseError as error:
         if "unknown command" in str(error):
             raise SentinelError(f"{where} is no Sentinel but another server: is its port right?") from error
-        raise SentinelError(explain(library, login, error).replace(login.url, where, 1)) from error
+        raise SentinelError(_explained(library, login, error, where)) from error
     except (library.RedisError, OSError) as error:
-        raise SentinelError(explain(library, login, error).replace(login.url, where, 1)) from error
+        raise SentinelError(_explained(library, login, error, where)) from error
     addresses = {(entry["ip"], int(entry["port"])): set(entry["flags"].split(",")) for entry in replicas}
     gone = frozenset(address for address, flags in addresses.items() if flags & _GONE)
     return Topology((str(found[0]), int(found[1])), tuple(sorted(addresses)), gone, where)
+
+
+def _explained(library: ModuleType, login: Login, error: Exception, where: str) -> str:
+    """The words for a server, with the names of the options that are a Sentinel's."""
+    told = explain(library, login, error).replace(login.url, where, 1)
+    return told.replace("login_host", "sentinel_hosts").replace("login_", "sentinel_")
 
 
 def _raw(asked: Any, *words: str) -> Any:

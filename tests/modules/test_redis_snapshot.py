@@ -21,7 +21,9 @@ from tests.fixtures.redis import RedisFactory
 from tests.harness import ROOT, run_module, start_module
 from tests.platform.parts.certificates import CertificateAuthority
 from tests.platform.parts.fault_proxy import FaultProxy
+from tests.platform.parts.process import free_port
 from tests.platform.parts.redis import RedisServer, ServerTls, seed
+from tests.platform.parts.sentinel import Sentinel
 
 UNPACK = {"none": ["cat"], "gzip": ["gzip", "-dc"], "zstd": ["zstd", "-dcq"]}
 LEAST_RIGHTS = "backup on >pw resetkeys resetchannels -@all +psync +replconf +ping"
@@ -421,6 +423,10 @@ def test_the_examples_run(start_redis: RedisFactory, tmp_path: Path) -> None:
         "login_host: redis.example.org": f"login_host: 127.0.0.1\n    login_port: {server.port}",
         "/var/backups/redis": str(tmp_path),
     }
-    run_examples("redis_snapshot", replacements, {"redis_password": server.password})
+    with Sentinel(tmp_path / "sentinel", server) as sentinel:
+        replacements["sentinel2.example.org:26379"] = sentinel.address
+        replacements["sentinel1.example.org:26379"] = f"127.0.0.1:{free_port()}"
+        run_examples("redis_snapshot", replacements, {"redis_password": server.password})
     assert_sound(tmp_path / "cache.rdb.zst", tmp_path, 102)
+    assert_sound(tmp_path / "store.rdb.zst", tmp_path, 102)
     assert_sound(tmp_path / "dump.rdb", tmp_path, 102)
