@@ -288,6 +288,14 @@ class History:
         ).fetchone()
         return None if row is None else str(row["id"])
 
+    def latest_runs(self, site: str) -> list[str]:
+        """Ids of the newest closed run of each name, in the order of the names."""
+        rows = self._db.execute(
+            "SELECT id, MAX(started_at) FROM runs WHERE site = ? AND ended_at IS NOT NULL GROUP BY name ORDER BY name",
+            (site,),
+        )
+        return [str(row["id"]) for row in rows]
+
     def run(self, run_id: str) -> dict[str, Any]:
         """A run with its outcomes, findings (worst first, with ``since``) and deliveries. Raises HistoryError."""
         row = self._db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()

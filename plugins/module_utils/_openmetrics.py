@@ -9,7 +9,7 @@ no time stamps: the textfile collector refuses those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,25 +42,26 @@ def render(families: Iterable[Gauge]) -> str:
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
-def families(site: str, run: Mapping[str, Any], told: Mapping[str, Any], period: str) -> list[Gauge]:
-    """What a run and the figures of a period offer to a monitoring system.
+def families(site: str, runs: Sequence[Mapping[str, Any]], told: Mapping[str, Any], period: str) -> list[Gauge]:
+    """What the last runs and the figures of a period offer to a monitoring system.
 
-    ``run`` is a run as history tells it, ``told`` what ``_maintenance_metrics.metrics`` returns for ``period``.
+    ``runs`` are as history tells them, one of each name, ``told`` what ``_maintenance_metrics.metrics`` returns.
     """
-    return [*_of_run(site, run), *_of_services(site, told, period), *_of_platform(site, told, period)]
+    return [*_of_runs(site, runs), *_of_services(site, told, period), *_of_platform(site, told, period)]
 
 
-def _of_run(site: str, run: Mapping[str, Any]) -> list[Gauge]:
-    labels = {"site": site, "run": run["name"]}
+def _of_runs(site: str, runs: Sequence[Mapping[str, Any]]) -> list[Gauge]:
     status = Gauge("upkeep_run_status", "Verdict of the last run: 0 ok, 1 warning, 2 unknown, 3 critical.")
-    status.add(_STATUS_VALUES.get(run["status"]), **labels)
     ended = Gauge("upkeep_run_end_timestamp_seconds", "When the last run ended.")
-    ended.add(parse_time(run["ended_at"]).timestamp(), **labels)
     took = Gauge("upkeep_run_duration_seconds", "How long the last run took.")
-    took.add(run["seconds"], **labels)
     findings = Gauge("upkeep_run_findings", "Findings of the last run by status.")
-    for name, count in run["counts"].items():
-        findings.add(count, **labels, status=name)
+    for run in runs:
+        labels = {"site": site, "run": run["name"]}
+        status.add(_STATUS_VALUES.get(run["status"]), **labels)
+        ended.add(parse_time(run["ended_at"]).timestamp(), **labels)
+        took.add(run["seconds"], **labels)
+        for name, count in run["counts"].items():
+            findings.add(count, **labels, status=name)
     return [status, ended, took, findings]
 
 
