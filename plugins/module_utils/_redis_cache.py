@@ -1,0 +1,166 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the module redis_cache does with a server: look, sweep, purge. Each returns the module's answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from types import ModuleType
+from typing import Any
+
+from ansible_collections.upkeep.ops.plugins.module_utils import _redis_figures as figures
+from ansible_collections.upkeep.ops.plugins.module_utils import _redis_keys as keys
+from ansible_collections.upkeep.ops.plugins.module_utils._progress import Progress
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import Login, client
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_memory import purge
+from ansible_collections.upkeep.ops.plugins.module_utils._resource_findings import human
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_duration
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], None]
+
+
+class RefusedError(Exception):
+    """It was not done, to keep data or because it would have no effect; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to reach the server."""
+
+    library: ModuleType
+    login: Login
+
+    def client(self) -> AbstractContextManager[Any]:
+        """A client with one connection; names of keys survive it also where they are no text."""
+        settings = {"encoding_errors": "surrogateescape", "max_connections": 1}
+        made: AbstractContextManager[Any] = client(self.library, self.login, **settings)
+        return made
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much to look at."""
+
+    interval: float
+    sample_keys: int
+    sample_seconds: float
+    sample_elements: int
+    prefixes: int
+    largest: int
+    slow_log_entries: int
+    slow_log_age: float
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Scope:
+        """From the options of the module. Raises ValueError when one makes no sense."""
+        chosen = {name: options[name] for name in cls.__dataclass_fields__}
+        chosen["slow_log_age"] = parse_duration(options["slow_log_age"])
+        for name, value in chosen.items():
+            if value < 0:
+                raise ValueError(f"{name} is {value}; it must not be less than 0")
+        return cls(**chosen)
+
+    def budget(self, clock: Clock) -> keys.Budget:
+        """For a sample that begins at a random place, so that not always the same keys are seen."""
+        return keys.Budget(self.sample_keys, self.sample_seconds, clock, lambda: random.randrange(keys.CURSORS))
+
+
+def look(server: Server, scope: Scope, now: datetime, clock: Clock, sleep: Sleep) -> dict[str, Any]:
+    """All figures, and under ``missing`` what could not be looked at and why."""
+    missing: dict[str, str] = {}
+    with server.client() as asked:
+        before, begun = asked.info(), clock()
+        sleep(scope.interval)
+        after = asked.info()
+        seconds = clock() - begun
+
+        def tried(what: str, ask: Callable[[], Any]) -> Any:
+            return figures.tried(server.library, what, ask, missing)
+
+        return {
+            "changed": False,
+            "server": figures.server(after),
+            "interval": figures.interval(before, after, seconds),
+            "memory": figures.memory(after),
+            "current": figures.state(after),
+            "memory_parts": tried("MEMORY STATS", lambda: figures.memory_parts(asked)),
+            "advice": tried("MEMORY DOCTOR", lambda: figures.memory_advice(asked)),
+            "slow_log": tried("the slow log", lambda: _slow_log(asked, scope, now)),
+            # Last, because looking at keys counts as look-ups.
+            "keys": tried("keys", lambda: _sample(asked, scope, after, clock)) if scope.sample_keys else None,
+            "missing": missing,
+        }
+
+
+def _slow_log(asked: Any, scope: Scope, now: datetime) -> list[dict[str, Any]]:
+    oldest = isoformat(now - timedelta(seconds=scope.slow_log_age))
+    return [entry for entry in figures.slow_log(asked, scope.slow_log_entries) if entry["at"] >= oldest]
+
+
+def _sample(asked: Any, scope: Scope, info: figures.Info, clock: Clock) -> dict[str, Any]:
+    looker = keys.Looker(scope.prefixes, scope.largest, scope.sample_elements)
+    found = keys.sample(asked, figures.databases(info), scope.budget(clock), looker.look)
+    return keys.told(found, figures.state(info)["keys"], figures.is_replica(info))
+
+
+def swept(server: Server, pause: Callable[[], None], progress: Progress, clock: Clock) -> dict[str, Any]:
+    """Remove the expired keys of all databases. Raises RefusedError on a replica."""
+    with server.client() as asked:
+        info, begun = _of_master(asked), clock()
+        done = keys.sweep(asked, figures.databases(info), pause, progress)
+    expired = sum(database.expired for database in done.values())
+    seen = sum(database.seen for database in done.values())
+    progress.finish(seen + expired)
+    seconds = round(clock() - begun, 2)
+    by_number = {str(number): asdict(database) for number, database in done.items()}
+    return {
+        "changed": expired > 0,
+        "server": figures.server(info),
+        "message": f"{expired} expired keys were removed, {seen} living ones seen",
+        "sweep": {"expired": expired, "estimated": False, "seconds": seconds, "databases": by_number},
+    }
+
+
+def sweep_estimate(server: Server, scope: Scope, clock: Clock) -> dict[str, Any]:
+    """About how many keys a sweep would remove. Raises RefusedError on a replica."""
+    with server.client() as asked:
+        info, begun = _of_master(asked), clock()
+        found = keys.sample(asked, figures.databases(info), scope.budget(clock), keys.look_at_nothing)
+    present = found.expired_present(figures.state(info)["keys"]) or 0
+    met = found.seen + found.expired
+    return {
+        "changed": present > 0,
+        "server": figures.server(info),
+        "message": f"about {present} expired keys would be removed: an estimate, {found.expired} of {met} sampled were",
+        "sweep": {"expired": present, "estimated": True, "seconds": round(clock() - begun, 2), "databases": {}},
+    }
+
+
+def _of_master(asked: Any) -> figures.Info:
+    info: figures.Info = asked.info()
+    if figures.is_replica(info):
+        raise RefusedError(
+            f"it is a replica of {info.get('master_host')}:{info.get('master_port')}, on which SCAN removes nothing: "
+            "only a master removes expired keys, so sweep there"
+        )
+    return info
+
+
+def purged(server: Server, sleep: Sleep, dry: bool) -> dict[str, Any]:
+    """Give unused memory back, or with ``dry`` tell about how much that would be."""
+    with server.client() as asked:
+        found = purge(asked, sleep, dry)
+        about = figures.server(asked.info())
+    given, before = human(abs(found["given_back_bytes"])), human(found["before_bytes"])
+    message = f"{given} of {before} were given back"
+    if dry:
+        message = f"about {given} of {before} would be given back: an estimate"
+    elif found["given_back_bytes"] < 0:
+        message = f"nothing was given back, and the memory of {before} grew by {given} meanwhile"
+    return {"changed": found["worthwhile"], "server": about, "message": message, "purge": found}
