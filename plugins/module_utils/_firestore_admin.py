@@ -1,14 +1,14 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Export operations of Firestore's Admin API, and live counts to hold exports against."""
+"""Long-running operations of Firestore's Admin API, and live counts to hold exports against."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
@@ -30,23 +30,58 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
-class ExportOperation:
+class Operation:
     """An operation as the Admin API told it. ``state`` is a name of OperationState, ``error`` empty without one."""
 
     name: str
     done: bool
     state: str
     error: str
-    output_uri_prefix: str
     documents: int = 0
     documents_expected: int = 0
     bytes: int = 0
     bytes_expected: int = 0
     collection_ids: tuple[str, ...] = ()
     namespace_ids: tuple[str, ...] = ()
-    snapshot_time: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ExportOperation(Operation):
+    """The export of documents to a folder in a bucket."""
+
+    output_uri_prefix: str = ""
+    snapshot_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ImportOperation(Operation):
+    """The import of an export."""
+
+    input_uri_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class DeletionOperation(Operation):
+    """The deletion of all documents of some collection groups."""
+
+
+@dataclass(frozen=True)
+class CreationOperation(Operation):
+    """The creation of a database. It has no state but done and error."""
+
+
+AnyOperation = TypeVar("AnyOperation", bound=Operation)
+#: By the kind of operation, the message that describes one.
+_MESSAGES: dict[type[Operation], str] = {
+    Operation: "DeleteDatabaseMetadata",
+    ExportOperation: "ExportDocumentsMetadata",
+    ImportOperation: "ImportDocumentsMetadata",
+    DeletionOperation: "BulkDeleteDocumentsMetadata",
+    CreationOperation: "CreateDatabaseMetadata",
+}
+_TIMES = {"snapshot_time": "snapshot_time", "started_at": "start_time", "ended_at": "end_time"}
 
 
 class AdminApi:
@@ -70,48 +105,81 @@ class AdminApi:
         if request.snapshot_time is not None:
             wanted["snapshot_time"] = request.snapshot_time
         with explained(self._target.admin_address):
-            return self._told(self._client.export_documents(request=wanted, **self._calls).operation)
+            return self._told(self._client.export_documents(request=wanted, **self._calls).operation, ExportOperation)
 
-    def operation(self, name: str) -> ExportOperation:
-        """Raises FirestoreAccessError."""
+    def start_import(self, uri: str, collection_ids: Sequence[str] = ()) -> ImportOperation:
+        """Raises FirestoreAccessError; then it is not known whether the import was started."""
+        wanted = {"name": self._target.name, "input_uri_prefix": uri, "collection_ids": list(collection_ids)}
         with explained(self._target.admin_address):
-            return self._told(self._client.get_operation({"name": name}, **self._calls))
+            return self._told(self._client.import_documents(request=wanted, **self._calls).operation, ImportOperation)
 
-    def exports(self) -> Iterator[ExportOperation]:
-        """All exports of the database that the service still remembers. Raises FirestoreAccessError."""
-        metadata_type = self._types.ExportDocumentsMetadata.pb().DESCRIPTOR
+    def start_deletion(self, collection_ids: Sequence[str]) -> DeletionOperation:
+        """Delete all documents of some collection groups. Raises FirestoreAccessError as ``start_import``.
+
+        Raises ValueError without any: the service would take that for all.
+        """
+        if not collection_ids or not all(collection_ids):
+            raise ValueError("documents are deleted of named collection groups only")
+        wanted = {"name": self._target.name, "collection_ids": list(collection_ids)}
+        with explained(self._target.admin_address):
+            started = self._client.bulk_delete_documents(request=wanted, **self._calls).operation
+        return self._told(started, DeletionOperation)
+
+    def poll(self, kind: type[AnyOperation]) -> Callable[[str], AnyOperation]:
+        """A function that asks for an operation of that kind by its name. It raises FirestoreAccessError."""
+
+        def ask(name: str) -> AnyOperation:
+            with explained(self._target.admin_address):
+                return self._told(self._client.get_operation({"name": name}, **self._calls), kind)
+
+        return ask
+
+    def operations(self, kind: type[AnyOperation]) -> Iterator[AnyOperation]:
+        """All of that kind that the service still remembers of the database. Raises FirestoreAccessError."""
+        metadata_type = getattr(self._types, _MESSAGES[kind]).pb().DESCRIPTOR
         token = ""
         while True:
             with explained(self._target.admin_address):
                 page = self._client.list_operations({"name": self._target.name, "page_token": token}, **self._calls)
             for operation in page.operations:
                 if operation.metadata.Is(metadata_type):
-                    yield self._told(operation)
+                    yield self._told(operation, kind)
             token = page.next_page_token
             if not token:
                 return
 
-    def _told(self, operation: Any) -> ExportOperation:
-        packed = self._types.ExportDocumentsMetadata.pb()()
-        operation.metadata.Unpack(packed)
-        metadata = self._types.ExportDocumentsMetadata.wrap(packed)
-        has_error = operation.HasField("error")
-        return ExportOperation(
-            name=operation.name,
-            done=operation.done,
-            state=metadata.operation_state.name,
-            error=f"{operation.error.message} (code {operation.error.code})" if has_error else "",
-            output_uri_prefix=metadata.output_uri_prefix,
-            documents=metadata.progress_documents.completed_work,
-            documents_expected=metadata.progress_documents.estimated_work,
-            bytes=metadata.progress_bytes.completed_work,
-            bytes_expected=metadata.progress_bytes.estimated_work,
-            collection_ids=tuple(metadata.collection_ids),
-            namespace_ids=tuple(metadata.namespace_ids),
-            snapshot_time=_moment(metadata.snapshot_time),
-            started_at=_moment(metadata.start_time),
-            ended_at=_moment(metadata.end_time),
-        )
+    def _told(self, operation: Any, kind: type[AnyOperation]) -> AnyOperation:
+        return told(operation, kind, self._types)
+
+
+def told(operation: Any, kind: type[AnyOperation], types: Any) -> AnyOperation:
+    """A google.longrunning.Operation of that kind; ``types`` is google.cloud.firestore_admin_v1.types."""
+    message = getattr(types, _MESSAGES[kind])
+    packed = message.pb()()
+    operation.metadata.Unpack(packed)
+    metadata = message.wrap(packed)
+    known = message.pb().DESCRIPTOR.fields_by_name
+    has_error = operation.HasField("error")
+    details: dict[str, Any] = {}
+    for name in ("output_uri_prefix", "input_uri_prefix"):
+        if name in known:
+            details[name] = getattr(metadata, name)
+    for name in ("collection_ids", "namespace_ids"):
+        if name in known:
+            details[name] = tuple(getattr(metadata, name))
+    for unit in ("documents", "bytes"):
+        if f"progress_{unit}" in known:
+            progress = getattr(metadata, f"progress_{unit}")
+            details.update({unit: progress.completed_work, f"{unit}_expected": progress.estimated_work})
+    for field, name in _TIMES.items():
+        if name in known and field in kind.__dataclass_fields__:
+            details[field] = _moment(getattr(metadata, name))
+    if "operation_state" in known:
+        state = metadata.operation_state.name
+    else:
+        state = "SUCCESSFUL" if operation.done and not has_error else "FAILED" if operation.done else "PROCESSING"
+    error = f"{operation.error.message} (code {operation.error.code})" if has_error else ""
+    return kind(name=operation.name, done=operation.done, state=state, error=error, **details)
 
 
 class LiveCounts:

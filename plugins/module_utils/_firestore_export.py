@@ -73,7 +73,7 @@ class Exporter:
     def plan(self) -> Plan:
         """Raises FirestoreAccessError, ExportFailedError, ExportFormatError."""
         # In this order: an export that ends in between is then resumed, and never started a second time.
-        exports = list(self._admin.exports())
+        exports = list(self._admin.operations(ExportOperation))
         return make_plan(self._request, exports, self._metadata(self._request.uri))
 
     def predict(self, plan: Plan) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Exporter:
         """Wait until it is done. Raises ExportFailedError when it is no success, FirestoreAccessError."""
         again = f"run the task again with output_uri_prefix {self._request.uri}"
         try:
-            operation = wait(operation, self._admin.operation, self._patience, self._tell)
+            operation = wait(operation, self._admin.poll(ExportOperation), self._patience, self._tell)
         except FirestoreUnreachableError as error:
             raise ExportFailedError(
                 f"{error}; the operation {operation.name} may go on: {again}, and it is resumed",

@@ -1,7 +1,7 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Export operations of Firestore: what is to be done about them, when they are a success, and the wait for them."""
+"""Operations of Firestore: what is to be done about exports, when one is a success, and the wait for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import ExportOperation, ExportRequest
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import (
+    AnyOperation,
+    ExportOperation,
+    ExportRequest,
+    Operation,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import FirestoreUnreachableError
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_format import ExportMetadata
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
@@ -104,7 +109,7 @@ def _groups(collections: Iterable[str]) -> str:
     return ", ".join(sorted(collections)) or "all collections"
 
 
-def fault_of(operation: ExportOperation) -> str:
+def fault_of(operation: Operation) -> str:
     """Why an operation is no success, as the rest of a sentence; empty when it is one.
 
     Without an error is not enough, nor is done: a cancelled export is done, and leaves files that cannot be imported.
@@ -119,11 +124,11 @@ def fault_of(operation: ExportOperation) -> str:
 
 
 def wait(
-    operation: ExportOperation,
-    poll: Callable[[str], ExportOperation],
+    operation: AnyOperation,
+    poll: Callable[[str], AnyOperation],
     patience: Patience,
-    tell: Callable[[ExportOperation], None],
-) -> ExportOperation:
+    tell: Callable[[AnyOperation], None],
+) -> AnyOperation:
     """Ask for the operation until it is done or patience ends; the last answer, done or not.
 
     ``tell`` hears of each answer. A service that cannot be reached for a while is asked again: the operation goes on

@@ -45,7 +45,7 @@ from hypothesis import strategies as st
 
 NOW = datetime(2026, 1, 31, 23, 59, tzinfo=timezone.utc)
 URI = "gs://backups/nightly/main"
-GOING = ExportOperation("operations/1", False, "PROCESSING", "", URI, started_at=NOW)
+GOING = ExportOperation("operations/1", False, "PROCESSING", "", output_uri_prefix=URI, started_at=NOW)
 DONE = replace(GOING, done=True, state="SUCCESSFUL", documents=5)
 METADATA = ExportMetadata("nightly/main/main.overall_export_metadata", (ExportPart("part", (), 5, 100),))
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A stand-in for Firestore's Admin API, which the emulator lacks: the part that starts and sets it.
 
-The program is ``admin_bridge_server``. It serves exports, imports and their operations over gRPC and REST, takes the
-documents from the emulator and keeps the exports in the stand-in for Cloud Storage.
+The program is ``admin_bridge_server``. It serves exports, imports, databases and their operations over gRPC and REST,
+takes the documents from the emulator and keeps the exports in the stand-in for Cloud Storage.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ _ROOT = Path(__file__).resolve().parents[3]
 #: ``unfinished`` is done without an error, but not in the state SUCCESSFUL.
 OUTCOMES = ("success", "failure", "cancelled", "no_metadata", "unfinished")
 
+#: The methods whose operations can be delayed and made to fail.
+METHODS = ("export", "import", "create_database", "delete_database", "bulk_delete")
+
 
 @dataclass(frozen=True)
 class AdminBridge:
@@ -38,7 +41,7 @@ class AdminBridge:
     emulator_host: str
     #: URL of the storage server.
     storage_url: str
-    #: Full names of the databases that exist; the emulator would answer for any.
+    #: Full names of the databases that exist at its start; the emulator would answer for any.
     databases: Sequence[str]
 
     @property
@@ -72,12 +75,12 @@ class AdminBridge:
         """Whether both ports answer."""
         return accepts(self.rest_port) and accepts(self.grpc_port)
 
-    def configure(self, *, delay: float = 0, outcome: str = "success") -> None:
+    def configure(self, *, delay: float = 0, outcome: str = "success", method: str = "") -> None:
         """Operations take ``delay`` seconds, also those that are going, and new ones end as ``outcome`` says.
 
-        ``outcome`` is one of OUTCOMES.
+        ``outcome`` is one of OUTCOMES, ``method`` the one of METHODS that is meant; without one all are.
         """
-        settings = json.dumps({"delay": delay, "outcome": outcome}).encode()
+        settings = json.dumps({"delay": delay, "outcome": outcome, "method": method}).encode()
         request = urllib.request.Request(f"{self.url}/settings", method="PUT", data=settings)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The program behind :mod:`admin_bridge`: google.firestore.admin.v1 over the emulator's own export and import.
 
+Databases are created and deleted here: the emulator answers for any name, as if it were an empty database.
+
 Loopback only, no authentication. Unlike the managed service it takes no notice of ``snapshot_time`` beyond checking
 it: the emulator exports the present alone.
 """
@@ -35,23 +37,28 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_forma
     read_metadata,
     read_part,
 )
+from google.cloud.firestore_admin_v1.types import database as database_types
 from google.cloud.firestore_admin_v1.types import firestore_admin, operation
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
 
-from tests.platform.parts.admin_bridge import OUTCOMES
+from tests.platform.parts.admin_bridge import METHODS, OUTCOMES
 from tests.platform.parts.bucket import storage
-from tests.platform.parts.export_writer import write_export
-from tests.platform.parts.firestore import FirestoreEmulator
+from tests.platform.parts.export_writer import moved, write_export
+from tests.platform.parts.firestore import DEFAULT_DATABASE, FirestoreEmulator
 
 _STATUS = {
     "CANCELLED": (grpc.StatusCode.CANCELLED, 499),
     "INVALID_ARGUMENT": (grpc.StatusCode.INVALID_ARGUMENT, 400),
     "NOT_FOUND": (grpc.StatusCode.NOT_FOUND, 404),
+    "ALREADY_EXISTS": (grpc.StatusCode.ALREADY_EXISTS, 409),
+    "FAILED_PRECONDITION": (grpc.StatusCode.FAILED_PRECONDITION, 400),
     "INTERNAL": (grpc.StatusCode.INTERNAL, 500),
     "UNIMPLEMENTED": (grpc.StatusCode.UNIMPLEMENTED, 501),
 }
 _PROCESSING = operation.OperationState.PROCESSING
+_DATABASE_ID = re.compile(r"[a-z][a-z0-9-]{2,61}[a-z0-9]")
+_LOCATION = "eur3"
 
 
 class ApiError(Exception):
@@ -64,15 +71,24 @@ class ApiError(Exception):
 
 @dataclass
 class Settings:
-    """What the next operations do; changed by PUT /settings."""
+    """What the next operations do; changed by PUT /settings. ``method`` is the one that it is for, empty all."""
 
     delay: float = 0
     outcome: str = "success"
+    method: str = ""
 
     def update(self, body: dict[str, Any]) -> None:
         if body["outcome"] not in OUTCOMES:
             raise ApiError("INVALID_ARGUMENT", f"outcome is none of {', '.join(OUTCOMES)}")
-        self.delay, self.outcome = float(body["delay"]), body["outcome"]
+        if body["method"] not in ("", *METHODS):
+            raise ApiError("INVALID_ARGUMENT", f"method is none of {', '.join(METHODS)}")
+        self.delay, self.outcome, self.method = float(body["delay"]), body["outcome"], body["method"]
+
+    def delay_of(self, method: str) -> float:
+        return self.delay if self.method in ("", method) else 0
+
+    def outcome_of(self, method: str) -> str:
+        return self.outcome if self.method in ("", method) else "success"
 
 
 @dataclass
@@ -81,6 +97,8 @@ class Job:
 
     name: str
     metadata: Any
+    #: One of METHODS.
+    method: str
     done: bool = False
     error: ApiError | None = None
     response: Any = None
@@ -88,12 +106,26 @@ class Job:
     final_state: Any = operation.OperationState.SUCCESSFUL
     cancelled: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def has_state(self) -> bool:
+        """Whether its metadata tells times and state; that of creating and deleting databases is empty."""
+        return "operation_state" in type(self.metadata).pb().DESCRIPTOR.fields_by_name
+
     def pause(self, settings: Settings) -> None:
         """Let the delay pass, which may be changed meanwhile. Raises ApiError when the operation is cancelled."""
         started = time.monotonic()
-        while time.monotonic() - started < settings.delay:
+        while time.monotonic() - started < settings.delay_of(self.method):
             if self.cancelled.wait(0.02):
                 raise ApiError("CANCELLED", "The operation was cancelled.")
+
+    def end_as(self, outcome: str) -> None:
+        """Raises ApiError when the operation is to end badly; the state that it ends in may be set too."""
+        if outcome == "failure":
+            raise ApiError("INTERNAL", f"The {self.method} failed, as it was told to.")
+        if outcome == "cancelled":
+            raise ApiError("CANCELLED", "The operation was cancelled.")
+        if outcome == "unfinished":
+            self.final_state = _PROCESSING
 
     def progress(self, documents: int, size: int, *, finished: bool) -> None:
         for name, amount in (("progress_documents", documents), ("progress_bytes", size)):
@@ -118,11 +150,12 @@ class Operations:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
 
-    def start(self, database: str, metadata: Any, work: Callable[[Job], Any]) -> operations_pb2.Operation:
+    def start(self, database: str, method: str, metadata: Any, work: Callable[[Job], Any]) -> operations_pb2.Operation:
         """Run ``work`` in a thread of its own; what it returns is the operation's response."""
-        metadata.start_time = datetime.now(timezone.utc)
-        metadata.operation_state = _PROCESSING
-        job = Job(f"{database}/operations/{uuid.uuid4().hex}", metadata)
+        job = Job(f"{database}/operations/{uuid.uuid4().hex}", metadata, method)
+        if job.has_state:
+            metadata.start_time = datetime.now(timezone.utc)
+            metadata.operation_state = _PROCESSING
         self._jobs[job.name] = job
         threading.Thread(target=self._run, args=(job, work), daemon=True).start()
         return job.message()
@@ -138,8 +171,9 @@ class Operations:
         except Exception as error:
             job.error = ApiError("INTERNAL", repr(error))
             state = operation.OperationState.FAILED
-        job.metadata.end_time = datetime.now(timezone.utc)
-        job.metadata.operation_state = state
+        if job.has_state:
+            job.metadata.end_time = datetime.now(timezone.utc)
+            job.metadata.operation_state = state
         job.done = True
 
     def get(self, request: Any) -> operations_pb2.Operation:
@@ -167,17 +201,112 @@ class Operations:
 
 
 @dataclass
+class Databases:
+    """The databases that exist, by their full names, and what is done with whole ones."""
+
+    emulator: FirestoreEmulator
+    settings: Settings
+    operations: Operations
+    known: dict[str, Any]
+
+    def must_exist(self, name: str) -> None:
+        if name not in self.known:
+            project, identifier = _project_and_database(name)
+            raise ApiError("NOT_FOUND", f"The database {identifier} does not exist for project {project}.")
+
+    def create(self, request: Any) -> operations_pb2.Operation:
+        name = f"{request.parent}/databases/{request.database_id}"
+        if request.database_id != DEFAULT_DATABASE and not _DATABASE_ID.fullmatch(request.database_id):
+            raise ApiError("INVALID_ARGUMENT", f"Invalid database id: {request.database_id}")
+        if not request.database.location_id or not request.database.type_:
+            raise ApiError("INVALID_ARGUMENT", "Database location_id and type are required.")
+        if name in self.known:
+            raise ApiError("ALREADY_EXISTS", "Database already exists. Please use another database_id")
+        made = _database(name, request.database.location_id)
+        made.delete_protection_state = request.database.delete_protection_state
+        self.known[name] = made
+        outcome = self.settings.outcome_of("create_database")
+
+        def work(job: Job) -> Any:
+            job.pause(self.settings)
+            try:
+                job.end_as(outcome)
+            except ApiError:
+                self.known.pop(name, None)
+                raise
+            return type(made).pb(made)
+
+        return self.operations.start(name, "create_database", firestore_admin.CreateDatabaseMetadata(), work)
+
+    def get(self, request: Any) -> Any:
+        self.must_exist(request.name)
+        known = self.known[request.name]
+        return type(known).pb(known)
+
+    def list(self, request: Any) -> Any:
+        found = [known for name, known in self.known.items() if name.startswith(f"{request.parent}/databases/")]
+        return firestore_admin.ListDatabasesResponse.pb(firestore_admin.ListDatabasesResponse(databases=found))
+
+    def delete(self, request: Any) -> operations_pb2.Operation:
+        self.must_exist(request.name)
+        known = self.known[request.name]
+        if known.delete_protection_state == database_types.Database.DeleteProtectionState.DELETE_PROTECTION_ENABLED:
+            raise ApiError("FAILED_PRECONDITION", "Database delete protection is enabled.")
+        outcome = self.settings.outcome_of("delete_database")
+
+        def work(job: Job) -> Any:
+            job.pause(self.settings)
+            job.end_as(outcome)
+            self.emulator.wipe(*_project_and_database(request.name))
+            self.known.pop(request.name, None)
+            return type(known).pb(known)
+
+        return self.operations.start(request.name, "delete_database", firestore_admin.DeleteDatabaseMetadata(), work)
+
+    def bulk_delete(self, request: Any) -> operations_pb2.Operation:
+        """As the managed service has it, no ids at all mean everything."""
+        self.must_exist(request.name)
+        metadata = operation.BulkDeleteDocumentsMetadata(
+            collection_ids=request.collection_ids, namespace_ids=request.namespace_ids
+        )
+        outcome = self.settings.outcome_of("bulk_delete")
+
+        def work(job: Job) -> Any:
+            job.pause(self.settings)
+            job.end_as(outcome)
+            project, database = _project_and_database(request.name)
+            if request.collection_ids:
+                self.emulator.bulk_delete(project, list(request.collection_ids), database)
+            else:
+                self.emulator.wipe(project, database)
+            return firestore_admin.BulkDeleteDocumentsResponse.pb()()
+
+        return self.operations.start(request.name, "bulk_delete", metadata, work)
+
+
+def _database(name: str, location: str) -> Any:
+    """A database as the Admin API tells of it."""
+    return database_types.Database(
+        name=name,
+        uid=str(uuid.uuid4()),
+        create_time=datetime.now(timezone.utc),
+        location_id=location,
+        type_=database_types.Database.DatabaseType.FIRESTORE_NATIVE,
+    )
+
+
+@dataclass
 class FirestoreAdmin:
     """google.firestore.admin.v1.FirestoreAdmin, as far as exports and imports go."""
 
     emulator: FirestoreEmulator
     storage_url: str
-    databases: list[str]
+    databases: Databases
     settings: Settings
     operations: Operations
 
     def export_documents(self, request: Any) -> operations_pb2.Operation:
-        self._must_exist(request.name)
+        self.databases.must_exist(request.name)
         _must_be_possible(request)
         bucket, prefix = self._location(request.output_uri_prefix)
         prefix = prefix or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S_%f")
@@ -191,13 +320,13 @@ class FirestoreAdmin:
             output_uri_prefix=uri,
             snapshot_time=request.snapshot_time if request.HasField("snapshot_time") else None,
         )
-        outcome = self.settings.outcome
+        outcome = self.settings.outcome_of("export")
 
         def work(job: Job) -> Any:
             self._export(job, outcome, request, (bucket, prefix))
             return operation.ExportDocumentsResponse.pb()(output_uri_prefix=uri)
 
-        return self.operations.start(request.name, metadata, work)
+        return self.operations.start(request.name, "export", metadata, work)
 
     def _export(self, job: Job, outcome: str, request: Any, target: tuple[str, str]) -> None:
         """Outputs first, the overall metadata last: until then there is nothing that could be imported."""
@@ -209,12 +338,7 @@ class FirestoreAdmin:
             job.progress(written.documents, written.bytes, finished=False)
             self._upload(bucket, prefix, (path for path in _files(overall.parent) if path != overall), overall.parent)
             job.pause(self.settings)
-            if outcome == "failure":
-                raise ApiError("INTERNAL", "The export failed, as it was told to.")
-            if outcome == "cancelled":
-                raise ApiError("CANCELLED", "The operation was cancelled.")
-            if outcome == "unfinished":
-                job.final_state = _PROCESSING
+            job.end_as(outcome)
             if outcome != "no_metadata":
                 self._upload(bucket, prefix, [overall], overall.parent)
             job.progress(written.documents, written.bytes, finished=True)
@@ -234,7 +358,7 @@ class FirestoreAdmin:
         return write_export(temporary / "chosen" / name, wanted)
 
     def import_documents(self, request: Any) -> operations_pb2.Operation:
-        self._must_exist(request.name)
+        self.databases.must_exist(request.name)
         bucket, prefix = self._location(request.input_uri_prefix)
         if not self._exists(bucket, metadata_name(prefix)):
             path = f"/{bucket}/{metadata_name(prefix)}"
@@ -245,12 +369,15 @@ class FirestoreAdmin:
             input_uri_prefix=request.input_uri_prefix,
         )
 
+        outcome = self.settings.outcome_of("import")
+
         def work(job: Job) -> empty_pb2.Empty:
             job.pause(self.settings)
+            job.end_as(outcome)
             self._import(job, request, bucket, prefix)
             return empty_pb2.Empty()
 
-        return self.operations.start(request.name, metadata, work)
+        return self.operations.start(request.name, "import", metadata, work)
 
     def _import(self, job: Job, request: Any, bucket: str, prefix: str) -> None:
         project, database = _project_and_database(request.name)
@@ -261,17 +388,14 @@ class FirestoreAdmin:
             if wanted - set(read_metadata(read, name).collections):
                 raise ApiError("INVALID_ARGUMENT", "The requested kinds/namespaces are not available")
             overall, documents = Path(temporary) / name, list(_documents(read, name))
-            if wanted:
-                documents = [(group, document) for group, document in documents if group in wanted]
+            # The emulator puts documents where their keys say, whichever database is named.
+            placed = [(group, moved(document, database)) for group, document in documents]
+            if wanted or placed != documents:
+                documents = [(group, document) for group, document in placed if group in wanted or not wanted]
                 overall = write_export(Path(temporary) / "chosen", _by_group(documents))
             if documents:
                 self.emulator.load(project, overall, database)
             job.progress(len(documents), sum(len(document) for _, document in documents), finished=True)
-
-    def _must_exist(self, database: str) -> None:
-        if database not in self.databases:
-            project, identifier = _project_and_database(database)
-            raise ApiError("NOT_FOUND", f"The database {identifier} does not exist for project {project}.")
 
     def _location(self, uri: str) -> tuple[str, str]:
         """Bucket and prefix of a gs:// address; the bucket must be there."""
@@ -350,7 +474,10 @@ class Method:
     request: Any
     call: Callable[[Any], Any]
     verb: str
+    #: Its groups are fields of the request.
     path: str
+    #: The field of the request that the body is; empty when it is the request itself.
+    body: str = ""
 
 
 def methods(admin: FirestoreAdmin) -> list[Method]:
@@ -359,11 +486,22 @@ def methods(admin: FirestoreAdmin) -> list[Method]:
     one = database[:-1] + r"/operations/[^/:]+)"
     firestore, longrunning = "google.firestore.admin.v1.FirestoreAdmin", "google.longrunning.Operations"
     export, load = firestore_admin.ExportDocumentsRequest.pb(), firestore_admin.ImportDocumentsRequest.pb()
+    project, databases = r"/v1/(?P<parent>projects/[^/]+)/databases", admin.databases
+    create, find = firestore_admin.CreateDatabaseRequest.pb(), firestore_admin.GetDatabaseRequest.pb()
+    find_all, remove = firestore_admin.ListDatabasesRequest.pb(), firestore_admin.DeleteDatabaseRequest.pb()
+    bulk = firestore_admin.BulkDeleteDocumentsRequest.pb()
     get, cancel = operations_pb2.GetOperationRequest, operations_pb2.CancelOperationRequest
     listing, jobs = operations_pb2.ListOperationsRequest, admin.operations
     return [
         Method(firestore, "ExportDocuments", export, admin.export_documents, "POST", f"{database}:exportDocuments"),
         Method(firestore, "ImportDocuments", load, admin.import_documents, "POST", f"{database}:importDocuments"),
+        Method(firestore, "CreateDatabase", create, databases.create, "POST", project, body="database"),
+        Method(firestore, "GetDatabase", find, databases.get, "GET", database),
+        Method(firestore, "ListDatabases", find_all, databases.list, "GET", project),
+        Method(firestore, "DeleteDatabase", remove, databases.delete, "DELETE", database),
+        Method(
+            firestore, "BulkDeleteDocuments", bulk, databases.bulk_delete, "POST", f"{database}:bulkDeleteDocuments"
+        ),
         Method(longrunning, "GetOperation", get, jobs.get, "GET", one),
         Method(longrunning, "ListOperations", listing, jobs.list, "GET", f"{database}/operations"),
         Method(longrunning, "CancelOperation", cancel, jobs.cancel, "POST", f"{one}:cancel"),
@@ -403,7 +541,7 @@ class RestServer(http.server.ThreadingHTTPServer):
         self.served = served
         self.settings = settings
 
-    def call(self, verb: str, path: str, body: bytes) -> dict[str, Any]:
+    def call(self, verb: str, path: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         """Answer one request. Raises ApiError."""
         if (verb, path) == ("PUT", "/settings"):
             self.settings.update(json.loads(body))
@@ -411,8 +549,10 @@ class RestServer(http.server.ThreadingHTTPServer):
         for method in self.served:
             found = re.fullmatch(method.path, path)
             if found and method.verb == verb:
-                request = json_format.Parse(body, method.request(), ignore_unknown_fields=True)
-                request.name = found["name"]
+                told = {method.body: json.loads(body)} if method.body else json.loads(body)
+                request = json_format.ParseDict({**query, **told}, method.request(), ignore_unknown_fields=True)
+                for name, value in found.groupdict().items():
+                    setattr(request, name, value)
                 return dict(json_format.MessageToDict(method.call(request)))
         raise ApiError("UNIMPLEMENTED", f"{verb} {path} is not served by this stand-in")
 
@@ -425,9 +565,10 @@ class RestHandler(http.server.BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"
-        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        address = urllib.parse.urlsplit(self.path)
+        path, query = urllib.parse.unquote(address.path), dict(urllib.parse.parse_qsl(address.query))
         try:
-            status, told = 200, self.server.call(self.command, path, body)
+            status, told = 200, self.server.call(self.command, path, query, body)
         except ApiError as error:
             status = _STATUS[error.status][1]
             told = {"error": {"code": status, "message": str(error), "status": error.status}}
@@ -438,7 +579,7 @@ class RestHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PUT = answer  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Log nothing: requests are many, and answers tell their errors."""
@@ -454,7 +595,10 @@ def main() -> None:
     options = parser.parse_args()
     emulator = FirestoreEmulator(Path(), int(options.emulator.rpartition(":")[2]))
     settings = Settings()
-    admin = FirestoreAdmin(emulator, options.storage, options.database, settings, Operations())
+    operations = Operations()
+    known = {name: _database(name, _LOCATION) for name in options.database}
+    databases = Databases(emulator, settings, operations, known)
+    admin = FirestoreAdmin(emulator, options.storage, databases, settings, operations)
     served = methods(admin)
     server = serve_grpc(served, options.grpc_port)
     try:

@@ -18,6 +18,8 @@ import google_crc32c
 _BLOCK = 32768
 _HEADER = 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+#: The field of a key that names the database; a key of the default one has none.
+_DATABASE_ID = 23
 
 
 def write_export(folder: Path, groups: Mapping[str, Sequence[bytes]], outputs: int = 2) -> Path:
@@ -48,6 +50,35 @@ def document(path: Sequence[tuple[str, str]], payload: bytes = b"") -> bytes:
         for group, name in path
     )
     return _field(13, _field(14, elements)) + _field(15, payload)
+
+
+def moved(entity: bytes, database: str) -> bytes:
+    """A document's message with a key of another database; references in its fields stay what they are."""
+    length, start = _read_varint(entity, 1)
+    if entity[0] != 13 << 3 | 2:
+        raise ValueError("a document whose message does not begin with its key")
+    key, rest = entity[start : start + length], entity[start + length :]
+    place = 0
+    kept = b""
+    while place < len(key):
+        tag, begins = _read_varint(key, place)
+        size, begins = _read_varint(key, begins)
+        if tag >> 3 != _DATABASE_ID:
+            kept += key[place : begins + size]
+        place = begins + size
+    named = b"" if database == "(default)" else _field(_DATABASE_ID, database.encode())
+    return _field(13, kept + named) + rest
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
 
 
 def write_log(path: Path, records: Iterable[bytes]) -> int:

@@ -123,7 +123,15 @@ class FirestoreEmulator:
         body = {"database": _path(project, database), "export_directory": str(metadata)}
         self._call("POST", f"projects/{project}:import", body)
 
-    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> None:
+    def bulk_delete(self, project: str, collection_ids: list[str], database: str = DEFAULT_DATABASE) -> None:
+        """Delete the documents of some collection groups."""
+        self._call(
+            "POST",
+            f"projects/{project}:bulkDelete",
+            {"database": _path(project, database), "collection_ids": collection_ids},
+        )
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> None:
         request = urllib.request.Request(
             f"http://{self.host}/emulator/v1/{path}",
             method=method,
