@@ -1,12 +1,14 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be said of an RDB, the snapshot format of Redis, by reading it once from front to back."""
+"""What can be said of an RDB, the snapshot format of Redis and Valkey, by reading it once from front to back."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._crc64 import crc64, crc64_bytewise
 
@@ -19,9 +21,16 @@ _HEAD = 4096  # the AUX fields stand in the first few hundred bytes
 _TAIL = 4096  # held back until the end, to find an end mark with something after it
 _OLDEST_VERSION = 5  # the first that ends with a CRC (Redis 2.6)
 
-#: First Redis version that writes an RDB version; a server reads its own and all older ones.
-_WRITERS = ((9, (5, 0)), (10, (7, 0)), (11, (7, 2)), (12, (7, 4)))
-_UNKNOWN_FROM = (8, 0)  # from here on a server may read newer versions than the table knows
+#: First version of a server that writes an RDB version; it reads its own and all older ones.
+_REDIS = ((9, (5, 0)), (10, (7, 0)), (11, (7, 2)), (12, (7, 4)))
+_VALKEY = ((11, (7, 2)), (80, (9, 0)))
+# From here on a server may read newer versions than the tables know.
+_REDIS_UNKNOWN_FROM = (8, 2)
+_VALKEY_UNKNOWN_FROM = (9, 1)
+#: Valkey refuses what Redis has written since 7.4, and Redis what Valkey has written since 9: the two have parted.
+_ONLY_REDIS = range(12, 80)
+_FIRST_ONLY_VALKEY = 80
+_VALKEY_PREFIX = "valkey "
 
 
 class RdbError(Exception):
@@ -30,7 +39,10 @@ class RdbError(Exception):
 
 @dataclass(frozen=True)
 class Rdb:
-    """Facts about a whole RDB. ``crc64`` is None when the server was told not to write one (rdbchecksum no)."""
+    """Facts about a whole RDB. ``crc64`` is None when the server was told not to write one (rdbchecksum no).
+
+    ``redis_version`` is that of the server that wrote it, as :func:`can_load` takes it; empty when it does not tell.
+    """
 
     version: int
     bytes: int
@@ -69,7 +81,7 @@ class RdbReader:
             version,
             self.bytes,
             self._checksum(),
-            aux.get("redis-ver", aux.get("valkey-ver", "")),
+            _VALKEY_PREFIX + aux["valkey-ver"] if "valkey-ver" in aux else aux.get("redis-ver", ""),
             int(used_memory) if used_memory.isdigit() else None,
         )
 
@@ -111,13 +123,34 @@ def rdb_version(head: bytes) -> int:
     return version
 
 
-def can_load(redis_version: str, version: int) -> bool | None:
-    """Whether a Redis server such as ``7.0.15`` loads this RDB version; None when that is not known."""
-    numbers = tuple(int(number) for number in re.findall(r"\d+", redis_version)[:2])
-    known = [newest for newest, first in _WRITERS if first <= numbers]
-    if known and version <= known[-1]:
+def can_load(server: str, version: int) -> bool | None:
+    """Whether a server such as ``7.0.15`` or ``valkey 8.1.1`` loads this RDB version; None when that is not known."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", server)[:2])
+    valkey = server.lower().startswith(_VALKEY_PREFIX)
+    writers, unknown_from = (_VALKEY, _VALKEY_UNKNOWN_FROM) if valkey else (_REDIS, _REDIS_UNKNOWN_FROM)
+    known = [newest for newest, first in writers if first <= numbers]
+    if not known:
+        return None
+    if version in _ONLY_REDIS if valkey else version >= _FIRST_ONLY_VALKEY:
+        return False
+    if version <= known[-1]:
         return True
-    return False if known and numbers < _UNKNOWN_FROM else None
+    return False if numbers < unknown_from else None
+
+
+def server_version_of(info: Mapping[str, Any]) -> str:
+    """The version of a server as :func:`can_load` takes it, from redis-py's answer to INFO."""
+    # Valkey also tells the version of Redis that it takes the place of.
+    if "valkey_version" in info:
+        return _VALKEY_PREFIX + str(info["valkey_version"])
+    return str(info.get("redis_version", ""))
+
+
+def server_in_words(version: str) -> str:
+    """A server for messages: ``Redis 7.0.15``, ``Valkey 8.1.1``."""
+    if not version:
+        return "a server of unknown version"
+    return version.capitalize() if version.lower().startswith(_VALKEY_PREFIX) else f"Redis {version}"
 
 
 def aux_fields(head: bytes) -> dict[str, str]:

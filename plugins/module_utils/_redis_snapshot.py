@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._compression import compressing
 from ansible_collections.upkeep.ops.plugins.module_utils._files import published, sync_folder
-from ansible_collections.upkeep.ops.plugins.module_utils._rdb import Rdb, RdbReader
+from ansible_collections.upkeep.ops.plugins.module_utils._rdb import Rdb, RdbReader, server_version_of
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import (
     Manifest,
     ManifestError,
@@ -76,7 +76,7 @@ class ServerState:
     def of(cls, info: Mapping[str, Any]) -> ServerState:
         """From redis-py's answer to INFO."""
         return cls(
-            redis_version=str(info.get("redis_version", "")),
+            redis_version=server_version_of(info),
             replica=info.get("role") == "slave",
             master=f"redis://{info['master_host']}:{info['master_port']}" if "master_host" in info else "",
             link_up=info.get("master_link_status") == "up",

@@ -20,7 +20,14 @@ from ansible_collections.upkeep.ops.plugins.module_utils._compression import (
     decompressing,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
-from ansible_collections.upkeep.ops.plugins.module_utils._rdb import Rdb, RdbError, RdbReader, can_load
+from ansible_collections.upkeep.ops.plugins.module_utils._rdb import (
+    Rdb,
+    RdbError,
+    RdbReader,
+    can_load,
+    server_in_words,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import RedisAccessError
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_contents import contents
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import (
     Manifest,
@@ -29,6 +36,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import 
     difference,
     read_manifest,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_spot_check import Live, live_version, spot_check
 from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import (
     Patience,
     Reach,
@@ -37,19 +45,26 @@ from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import (
     available_memory,
     scratch_folder,
     scratch_server,
+    server_programs,
+    server_version,
 )
 
 _FEWEST_DATABASES = 1024
 _NEAR_KEYS = 100  # so many keys may come or go on a busy server while they are counted
 _MEMORY_RESERVE = 1.1  # loading takes a little more than the data took
 _ROOM = "Free some space or choose another scratch_dir"
+_LIVE = "See whether it runs and may be asked, and verify again; the snapshot itself was loaded"
 _AGAIN = "Remove the cause and verify again; the snapshot itself may be sound"
+_COMPARE = "Look which of the two is right: data may have been lost there, or the snapshot is one of something else"
 _ANOTHER = "Do not restore from this file. Take a new snapshot, or use an older one"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to verify. ``tolerance`` is a percentage, ``target_version`` may be empty."""
+    """What to verify. ``tolerance`` is a percentage, ``target_version`` and ``server_binary`` may be empty.
+
+    ``expected_digest`` is what an earlier load of the same file told, ``live`` the server to compare with on level 4.
+    """
 
     path: str
     manifest: str
@@ -60,6 +75,8 @@ class Order:
     scratch_dir: str
     tolerance: float
     digest: bool
+    expected_digest: str = ""
+    live: Live | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ class Verification:
     digest: str | None = None
     rdb_version: int | None = None
     redis_version: str | None = None
+    spot_check: dict[str, int] | None = None
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -158,7 +176,7 @@ class _Run:
         verification = Verification(level=1 if bytes_status == "ok" else 0)
         if self._order.level == 1:
             return verification
-        loading = self._order.level == 3 and bytes_status != "critical"
+        loading = self._order.level >= 3 and bytes_status != "critical"
         try:
             folder = self._stack.enter_context(scratch_folder(self._order.scratch_dir)) if loading else ""
         except OSError as error:
@@ -178,7 +196,7 @@ class _Run:
         verification = replace(verification, level=level, rdb_version=rdb.version, redis_version=rdb.redis_version)
         if not folder or not self._fits_in_memory(rdb):
             return verification
-        loaded = self._load(folder, unpacked or self._order.path, verification)
+        loaded = self._load(folder, unpacked or self._order.path, rdb, verification)
         return loaded or verification
 
     # Level 1
@@ -223,7 +241,7 @@ class _Run:
         if wrong:
             self._critical("snapshot_format", wrong)
             return None
-        told = f"RDB version {rdb.version} of Redis {rdb.redis_version or 'of unknown version'}, {rdb.bytes} bytes"
+        told = f"RDB version {rdb.version} of {server_in_words(rdb.redis_version)}, {rdb.bytes} bytes"
         if rdb.crc64 is None:
             hint = "Set rdbchecksum yes on the server"
             self._builder.add(
@@ -238,7 +256,7 @@ class _Run:
         if manifest and (manifest.rdb_bytes, manifest.crc64) != (rdb.bytes, rdb.crc64):
             return f"the manifest speaks of another RDB ({manifest.rdb_bytes} bytes, CRC-64 {manifest.crc64})"
         if target and can_load(target, rdb.version) is False:
-            return f"RDB version {rdb.version} (Redis {rdb.redis_version}) is newer than Redis {target} can load"
+            return _not_loadable(target, rdb)
         return ""
 
     # Level 3
@@ -261,19 +279,20 @@ class _Run:
         self._unknown("snapshot_load", told, "Verify it on a host with more memory")
         return False
 
-    def _load(self, folder: str, rdb: str, verification: Verification) -> Verification | None:
-        binary = shutil.which(self._order.server_binary)
-        if binary is None:
-            told = f"{self._order.server_binary} is not installed here, so nobody tried to load the snapshot"
-            self._unknown("snapshot_load", told, "Install it (apt install redis-server) or name it in server_binary")
+    def _load(self, folder: str, path: str, rdb: Rdb, verification: Verification) -> Verification | None:
+        try:
+            binary = self._program(rdb)
+        except ScratchError as error:
+            hint = f"Install {server_in_words(rdb.redis_version)} or newer here, or name it in server_binary"
+            self._unknown("snapshot_load", str(error), hint)
             return None
         library = self._library()
         numbers = [int(number) for number in self._manifest.databases] if self._manifest else []
         databases = max(_FEWEST_DATABASES, *(number + 1 for number in numbers), 0)
         try:
-            server = scratch_server(library, binary, folder, rdb, databases, self._patience, self._reachable)
+            server = scratch_server(library, binary, folder, path, databases, self._patience, self._reachable)
             client = self._stack.enter_context(server)
-            loaded = _contents(client, self._order.digest, verification)
+            loaded = _contents(client, self._digest_wanted, verification)
         except RefusedError as error:
             self._critical("snapshot_load", f"redis-server does not load the snapshot: {error}")
             return None
@@ -281,20 +300,73 @@ class _Run:
             self._unknown("snapshot_load", f"the snapshot could not be loaded for comparison: {error}", _AGAIN)
             return None
         compared = self._compare(loaded)
-        if compared is not None:
-            self.kept = Loaded(compared, self._manifest, client, binary, folder, rdb, databases)
-        return compared or loaded
+        if compared is None:
+            return loaded
+        self.kept = Loaded(compared, self._manifest, client, binary, folder, path, databases)
+        return self._compare_live(library, client, rdb, compared)
+
+    def _program(self, rdb: Rdb) -> str:
+        """The first server that is installed here and can load the snapshot. Raises ScratchError."""
+        told = []
+        for binary in server_programs(self._order.server_binary):
+            version = server_version(binary)
+            if can_load(version, rdb.version) is not False:
+                return binary
+            told.append(_not_loadable(version, rdb))
+        if told:
+            raise ScratchError(f"{' and '.join(told)}, so nobody tried to; no other server is installed here")
+        named = self._order.server_binary
+        missing = f"{named} is not" if named else "neither redis-server nor valkey-server is"
+        raise ScratchError(f"{missing} installed here, so nobody tried to load the snapshot")
+
+    @property
+    def _digest_wanted(self) -> bool:
+        return self._order.digest or bool(self._order.expected_digest)
 
     def _compare(self, loaded: Verification) -> Verification | None:
         differences = _differences(self._manifest, loaded, self._order.tolerance) if self._manifest else []
+        expected = self._order.expected_digest
+        if expected and loaded.digest != expected:
+            differences.append(f"its digest is {loaded.digest}, and was {expected} when it was loaded before")
         if differences:
             self._critical(
-                "snapshot_load", f"the snapshot holds other data than its manifest: {', '.join(differences)}"
+                "snapshot_load", f"the snapshot holds other data than was recorded of it: {', '.join(differences)}"
             )
             return None
         compared = "as its manifest says" if self._manifest and self._manifest.counted != "no" else "not compared"
+        compared += ", with the digest of earlier loads" if expected else ""
         self._ok("snapshot_load", f"a server loaded {loaded.keys_loaded} keys, {compared}", loaded.keys_loaded, "keys")
         return replace(loaded, level=3 if loaded.level == 2 else loaded.level)
+
+    # Level 4
+
+    def _compare_live(self, library: ModuleType, scratch: Any, rdb: Rdb, loaded: Verification) -> Verification:
+        """Nothing is compared with a live server unless the snapshot is what it should be."""
+        live = self._order.live
+        if live is None or loaded.level < 3:
+            return loaded
+        try:
+            version = live_version(library, live)
+            if can_load(version, rdb.version) is False:
+                self._critical("snapshot_live", f"{live.login.url}: {_not_loadable(version, rdb)}")
+                return loaded
+            found, differences = spot_check(library, scratch, loaded.databases or {}, live)
+        except (RedisAccessError, library.RedisError, OSError) as error:
+            self._unknown("snapshot_live", f"nothing was compared with the live server: {error}", _LIVE)
+            return loaded
+        loaded = replace(loaded, spot_check=found.as_dict())
+        if differences:
+            told = (
+                f"{live.login.url} and the snapshot differ by more than {live.tolerance:g} %: {'; '.join(differences)}"
+            )
+            self._builder.add(
+                "snapshot_live", self._order.subject, "warning", told, value=found.different, unit="keys", hint=_COMPARE
+            )
+            return loaded
+        self._ok(
+            "snapshot_live", f"{live.login.url} has about as many keys; {found.in_words()}", found.different, "keys"
+        )
+        return replace(loaded, level=4)
 
     # Findings
 
@@ -306,6 +378,10 @@ class _Run:
 
     def _critical(self, check: str, summary: str) -> str:
         return self._builder.add(check, self._order.subject, "critical", summary, hint=_ANOTHER).status
+
+
+def _not_loadable(server: str, rdb: Rdb) -> str:
+    return f"{server_in_words(server)} cannot load RDB version {rdb.version} ({server_in_words(rdb.redis_version)})"
 
 
 def _head(path: str) -> bytes:

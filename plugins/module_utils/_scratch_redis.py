@@ -31,6 +31,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection impor
 
 _PREFIX = "upkeep-scratch-"
 _RDB = "dump.rdb"
+_PROGRAMS = ("redis-server", "valkey-server")
 _LONGEST_SOCKET_PATH = 107  # bytes, a limit of the kernel
 _ABANDONED_AFTER = 60  # seconds; younger folders may be about to be claimed by their owner
 _POLL = 0.02  # seconds
@@ -142,16 +143,22 @@ def become_master(connection: Any) -> None:
     connection.execute_command("REPLICAOF", "NO", "ONE")
 
 
+def server_programs(name: str) -> list[str]:
+    """Where a server is installed here: the one of that name, or without a name every one that is known."""
+    found = (shutil.which(program) for program in ([name] if name else _PROGRAMS))
+    return [path for path in found if path is not None]
+
+
 def server_version(binary: str) -> str:
-    """The version of a redis-server program, such as ``7.0.15``. Raises ScratchError when it does not tell."""
+    """The version of a server program: ``7.0.15``, ``valkey 8.1.1``. Raises ScratchError when it does not tell."""
     try:
         answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ScratchError(f"{binary} does not run: {error}") from error
-    match = re.search(r"\bv=(\d+(?:\.\d+)+)", answer.stdout)
+    match = re.search(r"(Valkey )?.*\bv=(\d+(?:\.\d+)+)", answer.stdout)
     if match is None:
         raise ScratchError(f"{binary} --version says {answer.stdout.strip()[:100]!r}: is it redis-server?")
-    return match[1]
+    return (match[1] or "").lower() + match[2]
 
 
 def available_memory() -> int | None:
@@ -192,7 +199,7 @@ def _settings(version: str, folder: str, socket_path: str) -> list[str]:
         "maxmemory 0",
         f'logfile "{os.path.join(folder, "log")}"',
     ]
-    if int(version.split(".")[0]) >= 7:  # older servers know no such setting and always allow DEBUG
+    if int(version.split(".")[0].split()[-1]) >= 7:  # older servers know no such setting and always allow DEBUG
         settings.append("enable-debug-command local")
     return settings
 

@@ -10,21 +10,27 @@ module: redis_verify
 short_description: Prove that a Redis snapshot can be restored
 version_added: 1.0.0
 description:
-  - Checks a snapshot that M(upkeep.ops.redis_snapshot) took, or any other RDB, in up to three levels.
+  - Checks a snapshot that M(upkeep.ops.redis_snapshot) took, or any other RDB, in up to four levels.
   - "Level 1, check C(snapshot_bytes): the file has the size and the SHA-256 of its manifest, and nobody changed that."
   - "Level 2, check C(snapshot_format): it decompresses, is an RDB of a version that O(target_version) can load, its
     CRC-64 is right, its end mark is there and nothing follows it."
   - "Level 3, check C(snapshot_load): a private C(redis-server) loads it, and holds what the manifest says. The server
     listens on a unix socket in a folder with mode 0700 and on no TCP port. It is a replica of nobody, so that keys
     which expired since are counted too. It is killed and its folder removed, whatever happens."
-  - No server of the platform is asked or touched.
+  - "Level 4, check C(snapshot_live): the live server can load it, has about as many keys in each database, and of a
+    sample of the keys of both sides most are equal: type, value, and whether there is a time to live. A live server
+    that cannot be asked is unknown. One that differs by more than O(live_tolerance) is a warning, because it may be
+    the live server that has lost data: the snapshot is then needed most. Nothing is written there, it is asked in
+    small batches, and of values above 128 KiB only the length is compared."
+  - Below level 4 no server of the platform is asked or touched.
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
   - upkeep.ops._attributes.reads_only
+  - upkeep.ops._redis_connection
   - upkeep.ops._checks
 requirements:
-  - redis >= 4.3 (Python library) and C(redis-server), for O(level=3)
+  - redis >= 4.3 (Python library) and C(redis-server) or C(valkey-server), from O(level=3) on
   - zstandard >= 0.19 (Python library) or the program C(zstd), for snapshots compressed with zstd
 options:
   path:
@@ -42,16 +48,18 @@ options:
   level:
     description: Up to which level to check. Each includes the ones before.
     type: int
-    choices: [1, 2, 3]
+    choices: [1, 2, 3, 4]
     default: 3
   target_version:
-    description: Version of the Redis server that is to load the snapshot one day, such as V(7.0.15).
+    description: Version of the server that is to load the snapshot one day, such as V(7.0.15) or V(valkey 8.1.1).
     type: str
     default: ""
   server_binary:
-    description: The C(redis-server) of level 3, a name in C(PATH) or a path.
+    description:
+      - The server of level 3, a name in C(PATH) or a path.
+      - The default is C(redis-server) or C(valkey-server), the first that is there and can load the snapshot.
     type: str
-    default: redis-server
+    default: ""
   scratch_dir:
     description:
       - Folder for the private server. A compressed snapshot is unpacked there, which is checked for beforehand.
@@ -63,6 +71,10 @@ options:
         It takes some seconds for each million keys.
     type: bool
     default: true
+  expected_digest:
+    description: The digest that an earlier load of the same file told, on whatever server. Another one is critical.
+    type: str
+    default: ""
   tolerance:
     description:
       - By how many percent the number of keys may differ from a manifest whose numbers are not exact. A hundred keys
@@ -73,6 +85,21 @@ options:
     description: Seconds that loading, and then the digest, may take.
     type: float
     default: 600
+  sample:
+    description: How many keys of the snapshot, and of the live server, level 4 looks at.
+    type: int
+    default: 500
+  live_tolerance:
+    description:
+      - By how many percent the live server may differ on level 4 - in the number of keys of a database, and in the keys
+        of the sample that were changed, deleted or added since.
+      - A hundred keys more or less in a database are never a difference, nor are keys whose time to live has passed.
+    type: float
+    default: 20
+  live_timeout:
+    description: Seconds that one answer of the live server may take.
+    type: float
+    default: 10
 seealso:
   - module: upkeep.ops.redis_snapshot
 """
@@ -87,6 +114,13 @@ EXAMPLES = r"""
     path: /var/backups/redis/cache.rdb.zst
     level: 1
     fail_on: warning
+
+- name: Compare it with the server that it was taken of
+  upkeep.ops.redis_verify:
+    path: /var/backups/redis/cache.rdb.zst
+    level: 4
+    login_host: redis1.example.org
+    login_password: "{{ redis_password }}"
 """
 
 RETURN = r"""
@@ -130,6 +164,25 @@ verification:
     redis_version:
       description: Version of the server that wrote it. Null like RV(verification.rdb_version).
       type: str
+    spot_check:
+      description: How many keys of the sample are what. Null when nothing was compared with the live server.
+      type: dict
+      contains:
+        compared:
+          description: Keys that were looked at, none of which has expired.
+          type: int
+        equal:
+          description: Keys that are alike on both sides.
+          type: int
+        changed:
+          description: Keys that are on both sides and differ.
+          type: int
+        gone:
+          description: Keys that only the snapshot has.
+          type: int
+        new:
+          description: Keys that only the live server has.
+          type: int
     seconds:
       description: How long the verification took.
       type: float
@@ -137,31 +190,46 @@ verification:
 
 import os
 import tempfile
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._memory import keep_large_blocks
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import CONNECTION_OPTIONS, Login
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_spot_check import Live
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_verify import Order, verify
 from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import Patience
 from ansible_collections.upkeep.ops.plugins.module_utils._signals import StoppedError, stop_by_exception
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
 
+_PASSED_ON = ("level", "target_version", "server_binary", "tolerance", "digest", "expected_digest")
+
+
+def _live(options: dict[str, Any]) -> Live:
+    login = Login.of({**options, "timeout": options["live_timeout"]})
+    return Live(login, options["sample"], options["live_tolerance"])
+
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            **CONNECTION_OPTIONS,
             "path": {"type": "path", "required": True},
             "manifest": {"type": "path"},
             "name": {"type": "str"},
-            "level": {"type": "int", "choices": [1, 2, 3], "default": 3},
+            "level": {"type": "int", "choices": [1, 2, 3, 4], "default": 3},
             "target_version": {"type": "str", "default": ""},
-            "server_binary": {"type": "str", "default": "redis-server"},
+            "server_binary": {"type": "str", "default": ""},
             "scratch_dir": {"type": "path"},
             "digest": {"type": "bool", "default": True},
+            "expected_digest": {"type": "str", "default": ""},
             "tolerance": {"type": "float", "default": 1},
             "timeout": {"type": "float", "default": 600},
+            "sample": {"type": "int", "default": 500},
+            "live_tolerance": {"type": "float", "default": 20},
+            "live_timeout": {"type": "float", "default": 10},
             "fail_on": FAIL_ON_OPTION,
         },
         supports_check_mode=True,
@@ -174,7 +242,8 @@ def main() -> None:
         manifest=options["manifest"] or options["path"] + ".json",
         subject=options["name"] or os.path.basename(options["path"]),
         scratch_dir=options["scratch_dir"] or tempfile.gettempdir(),
-        **{name: options[name] for name in ("level", "target_version", "server_binary", "tolerance", "digest")},
+        live=_live(options) if options["level"] == 4 else None,
+        **{name: options[name] for name in _PASSED_ON},
     )
     builder = FindingsBuilder(utc_now())
     try:

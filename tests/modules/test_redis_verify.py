@@ -22,6 +22,7 @@ from tests.harness import run_module, start_module
 from tests.platform.parts.redis import RedisServer
 
 Snapshots = dict[str, Path]
+REDIS = shutil.which("redis-server")
 
 
 @pytest.fixture(scope="module")
@@ -204,16 +205,44 @@ def test_the_manifest_of_another_rdb(copy: Path) -> None:
     assert "speaks of another RDB" in worst(answer)
 
 
-def test_an_rdb_newer_than_the_target_and_than_the_server(copy: Path) -> None:
-    content = copy.read_bytes().replace(b"REDIS0010", b"REDIS0099", 1)
+def test_an_rdb_newer_than_the_target_and_than_the_server(copy: Path, tmp_path: Path) -> None:
+    content = copy.read_bytes().replace(b"REDIS0010", b"REDIS0079", 1)
     unchecked = content[:-8] + bytes(8)  # a checksum of zero says that there is none
     copy.write_bytes(unchecked)
     Path(f"{copy}.json").unlink()
     told = verify(copy, level=2, target_version="7.0.15")
-    assert "RDB version 99 (Redis 7.0.15) is newer than Redis 7.0.15 can load" in worst(told)
+    assert "Redis 7.0.15 cannot load RDB version 79 (Redis 7.0.15)" in worst(told)
+    assert told["status"] == "critical"
+    # Of the server that happens to be installed here nothing follows for the snapshot.
     loaded = verify(copy)
+    assert statuses(loaded)["snapshot_load"] == "unknown"
+    told = json.dumps(loaded["findings"])
+    assert "cannot load RDB version 79" in told and "nobody tried" in told
+    # A server of which nobody knows what it can load refuses by itself.
+    newest = script(
+        tmp_path / "newest", 'case "$1" in --version) echo "Redis server v=99.0.0";; *) exec redis-server "$@";; esac'
+    )
+    loaded = verify(copy, server_binary=newest)
     assert statuses(loaded)["snapshot_load"] == "critical"
-    assert "Can't handle RDB format version 99" in worst(loaded)
+    assert "Can't handle RDB format version 79" in worst(loaded)
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def test_the_first_server_that_can_load_it_is_taken(copy: Path, tmp_path: Path) -> None:
+    """Both names in PATH; what is called valkey-server says so."""
+    (tmp_path / "bin").mkdir()
+    for name, told in (("redis-server", "Redis server v=6.2.0"), ("valkey-server", "Valkey server v=8.1.1 sha=0")):
+        script(tmp_path / "bin" / name, f'[ "$1" != --version ] || {{ echo "{told}"; exit; }}\nexec {REDIS} "$@"')
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    answer = verify(copy, env=env)
+    assert answer["status"] == "ok"
+    answer = verify(copy, env=env, server_binary="redis-server")
+    assert "Redis 6.2.0 cannot load RDB version 10" in worst(answer)
 
 
 def test_an_rdb_without_a_checksum_is_a_warning(start_redis: RedisFactory, tmp_path: Path) -> None:
@@ -353,6 +382,8 @@ def test_a_server_that_never_loads(taken: Snapshots, scratch: Path, tmp_path: Pa
     assert list(scratch.iterdir()) == []
 
 
-def test_the_examples_run(taken: Snapshots, tmp_path: Path) -> None:
+def test_the_examples_run(seeded_redis: RedisServer, taken: Snapshots, tmp_path: Path) -> None:
     path = copied(taken["zstd"], tmp_path)
-    run_examples("redis_verify", {"/var/backups/redis/cache.rdb.zst": str(path)})
+    where = f"login_host: {seeded_redis.host}\n    login_port: {seeded_redis.port}"
+    replacements = {"/var/backups/redis/cache.rdb.zst": str(path), "login_host: redis1.example.org": where}
+    run_examples("redis_verify", replacements, {"redis_password": seeded_redis.password})

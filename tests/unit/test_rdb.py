@@ -13,6 +13,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._rdb import (
     aux_fields,
     can_load,
     rdb_version,
+    server_in_words,
+    server_version_of,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,9 +24,11 @@ def aux(name: bytes, value: bytes) -> bytes:
     return b"\xfa" + bytes((len(name),)) + name + bytes((len(value),)) + value
 
 
-def rdb(payload: bytes = b"", *, magic: bytes = b"REDIS0010", checksum: bool = True) -> bytes:
+def rdb(
+    payload: bytes = b"", *, magic: bytes = b"REDIS0010", writer: str = "redis-ver 7.0.15", checksum: bool = True
+) -> bytes:
     """An RDB whose middle is arbitrary: only head, end mark and checksum are looked at."""
-    body = magic + aux(b"redis-ver", b"7.0.15") + b"\xfa\x08used-mem\xc2" + (123456).to_bytes(4, "little")
+    body = magic + aux(*writer.encode().split()) + b"\xfa\x08used-mem\xc2" + (123456).to_bytes(4, "little")
     body += payload + b"\xff"
     return body + (crc64_bytewise(body) if checksum else 0).to_bytes(8, "little")
 
@@ -129,11 +133,40 @@ def test_aux_fields_with_a_long_value_and_after_the_data_began() -> None:
         ("6.2.0", 9, True),
         ("6.2.0", 10, False),
         ("7.4.1", 12, True),
+        ("8.0.2", 12, True),
+        ("8.0.2", 13, False),
         ("8.2.0", 12, True),
         ("8.2.0", 13, None),
         ("7.0.15", 80, False),
+        ("8.2.0", 80, False),
         ("unknown", 10, None),
+        ("valkey 7.2.5", 11, True),
+        ("valkey 8.1.1", 10, True),
+        ("valkey 8.1.1", 12, False),
+        ("valkey 8.1.1", 80, False),
+        ("Valkey 9.0.0", 11, True),
+        ("valkey 9.0.0", 12, False),
+        ("valkey 9.0.0", 79, False),
+        ("valkey 9.0.0", 80, True),
+        ("valkey 9.0.0", 81, False),
+        ("valkey 9.1.0", 81, None),
+        ("valkey 9.1.0", 13, False),
     ],
 )
 def test_which_server_loads_which_version(server: str, version: int, expected: bool | None) -> None:
     assert can_load(server, version) is expected
+
+
+def test_who_wrote_it_and_who_is_to_load_it_are_told_alike() -> None:
+    written_by = read(rdb(magic=b"VALKEY080", writer="valkey-ver 9.0.0")).redis_version
+    assert written_by == "valkey 9.0.0"
+    assert can_load(written_by, 80)
+    assert (
+        server_version_of({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.0.0"}) == written_by
+    )
+    assert server_version_of({"redis_version": "7.0.15"}) == "7.0.15"
+    assert [server_in_words(name) for name in ("7.0.15", "valkey 9.0.0", "")] == [
+        "Redis 7.0.15",
+        "Valkey 9.0.0",
+        "a server of unknown version",
+    ]
