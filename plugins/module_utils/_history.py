@@ -32,6 +32,9 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat,
 #: A run that was opened this long ago and never closed was killed.
 _ABANDONED_AFTER = timedelta(hours=12)
 
+#: Sorts after every point in time.
+_FOREVER = "9999"
+
 Identity = tuple[str, str, str, str]
 
 
@@ -397,20 +400,24 @@ class History:
             for row in reversed(rows)
         ]
 
-    def proofs(self, site: str, drills: int) -> dict[str, list[dict[str, Any]]]:
-        """What is known of backups: ``verifications``, the last of each host and level, and the last ``drills``."""
-        return {"verifications": last_verifications(self._db, site), "drills": last_drills(self._db, site, drills)}
+    def proofs(self, site: str, drills: int, until: str = _FOREVER) -> dict[str, list[dict[str, Any]]]:
+        """What was known of backups: ``verifications``, the last of each host and level, and the last ``drills``."""
+        return {
+            "verifications": last_verifications(self._db, site, until),
+            "drills": last_drills(self._db, site, drills, until),
+        }
 
-    def trends(self, site: str, since: str, most: int) -> list[dict[str, Any]]:
-        """Series of figures since a moment, one a host and metric: ``{host, name, points: [[time, value], ...]}``.
+    def trends(self, site: str, since: str, most: int, until: str = _FOREVER) -> list[dict[str, Any]]:
+        """Series of figures between two moments, one a host and metric: ``{host, name, points: [[time, value], ...]}``.
 
         A series with more than ``most`` points keeps so many, spread evenly, the first and the newest among them;
         series with fewer than two are left out, they show no trend.
         """
         rows = self._db.execute(
             "SELECT metrics.* FROM metrics JOIN runs ON runs.id = metrics.run_id "
-            "WHERE runs.site = ? AND metrics.observed_at >= ? ORDER BY host, metrics.name, observed_at",
-            (site, since),
+            "WHERE runs.site = ? AND metrics.observed_at >= ? AND metrics.observed_at < ? "
+            "ORDER BY host, metrics.name, observed_at",
+            (site, since, until),
         )
         series: dict[tuple[str, str], list[list[Any]]] = {}
         for row in rows:

@@ -37,16 +37,16 @@ def add_proofs(database: sqlite3.Connection, run_id: str, outcome: Outcome) -> N
         )
 
 
-def last_verifications(database: sqlite3.Connection, site: str) -> list[dict[str, Any]]:
-    """The last verification of each host and level; one that passed a higher level passed the lower ones too."""
+def last_verifications(database: sqlite3.Connection, site: str, until: str) -> list[dict[str, Any]]:
+    """The last verification of each host and level before a moment; a pass of a higher level counts for lower ones."""
     rows = database.execute(
         "WITH told AS (SELECT verifications.*, verifications.rowid AS number FROM verifications "
-        "JOIN runs ON runs.id = run_id WHERE site = ?), "
+        "JOIN runs ON runs.id = run_id WHERE site = ? AND at < ?), "
         "levels AS (SELECT DISTINCT level AS n, host AS h FROM told), "
         "ranked AS (SELECT told.*, n, ROW_NUMBER() OVER (PARTITION BY h, n ORDER BY at DESC, number DESC) AS place "
         "FROM levels JOIN told ON host = h AND (level = n OR level > n AND result = 'passed')) "
         "SELECT * FROM ranked WHERE place = 1 ORDER BY host, n",
-        (site,),
+        (site, until),
     )
     return [
         {
@@ -61,12 +61,12 @@ def last_verifications(database: sqlite3.Connection, site: str) -> list[dict[str
     ]
 
 
-def last_drills(database: sqlite3.Connection, site: str, most: int) -> list[dict[str, Any]]:
-    """The last drills, newest first, with ``details`` as they were given."""
+def last_drills(database: sqlite3.Connection, site: str, most: int, until: str) -> list[dict[str, Any]]:
+    """The last drills before a moment, newest first, with ``details`` as they were given."""
     rows = database.execute(
-        "SELECT drills.* FROM drills JOIN runs ON runs.id = run_id WHERE site = ? "
+        "SELECT drills.* FROM drills JOIN runs ON runs.id = run_id WHERE site = ? AND at < ? "
         "ORDER BY at DESC, drills.rowid DESC LIMIT ?",
-        (site, most),
+        (site, until, most),
     )
     return [
         {

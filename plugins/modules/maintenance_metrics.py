@@ -80,6 +80,10 @@ options:
         such as V(15m).
     type: str
     default: 15m
+  events:
+    description: Return RV(events) as well, what the report of a period tells beside the figures.
+    type: bool
+    default: false
   textfile:
     description:
       - File for the textfile collector of node_exporter (C(*.prom)), written with mode 0644, whole or not at all.
@@ -138,6 +142,13 @@ metrics:
         - The longest time that a security update waited, the C(mean) of those that were C(installed), and how many are
           C(waiting).
       type: dict
+events:
+  description:
+    - What happened in the period. C(runs) by name; C(troubles), each check that was not ok with how often and since
+      when; C(incidents) and C(windows) that touched it; C(trends) in it; C(verifications) and C(drills) as they stood
+      at its end.
+  returned: success and O(events=true)
+  type: dict
 findings:
   description: A finding for each objective, worst first.
   returned: success
@@ -160,7 +171,9 @@ from ansible_collections.upkeep.ops.plugins.module_utils._files import publish_t
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._history import History, HistoryError, opened
 from ansible_collections.upkeep.ops.plugins.module_utils._history_figures import record_of, subjects
+from ansible_collections.upkeep.ops.plugins.module_utils._history_period import happened
 from ansible_collections.upkeep.ops.plugins.module_utils._maintenance_metrics import (
+    Period,
     judge_metrics,
     metrics,
     objectives_from,
@@ -171,9 +184,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._openmetrics import fam
 from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration, utc_now
 
 
-def computed(history: History, params: dict[str, Any]) -> dict[str, Any]:
+def computed(history: History, params: dict[str, Any], period: Period) -> dict[str, Any]:
     """The figures of the period. Raises ValueError for options that make no sense."""
-    period = period_from(params["period"], utc_now(), params["begin"] or "", params["end"] or "")
     max_gap = parse_duration(params["max_gap"])
     services = {service["name"]: service["critical"] for service in params["services"]}
     services = services or dict.fromkeys(subjects(history.connection, params["site"]), True)
@@ -206,17 +218,22 @@ def main() -> None:
             },
             "objectives": {"type": "dict", "default": {}},
             "max_gap": {"type": "str", "default": "15m"},
+            "events": {"type": "bool", "default": False},
             "textfile": {"type": "path"},
             "fail_on": FAIL_ON_OPTION,
         },
         required_by={"end": ("begin",)},
         supports_check_mode=True,
     )
-    path, text = module.params["textfile"], None
+    params = module.params
+    path, text, more = params["textfile"], None, {}
     try:
-        with opened(module.params["database"], write=False) as history:
-            told = computed(history, module.params)
-            text = exposition(history, module.params, told) if path else None
+        period = period_from(params["period"], utc_now(), params["begin"] or "", params["end"] or "")
+        with opened(params["database"], write=False) as history:
+            told = computed(history, params, period)
+            if params["events"]:
+                more = {"events": happened(history, params["site"], period)}
+            text = exposition(history, params, told) if path else None
         changed = text is not None and text_of(path) != text
         if changed and not module.check_mode:
             publish_text(path, text, 0o644)
@@ -224,7 +241,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     found = FindingsBuilder(utc_now())
     judge_metrics(found, told)
-    exit_with_findings(module, found.findings, metrics=told, changed=changed)
+    exit_with_findings(module, found.findings, metrics=told, changed=changed, **more)
 
 
 if __name__ == "__main__":
