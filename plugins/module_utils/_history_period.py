@@ -39,8 +39,8 @@ def happened(history: History, site: str, period: Period) -> dict[str, Any]:
 def _runs(database: sqlite3.Connection, site: str, between: tuple[str, str]) -> list[dict[str, Any]]:
     """For each name of a run how many there were, how many of each verdict, and their usual duration in seconds."""
     rows = database.execute(
-        "SELECT name, status, started_at, ended_at FROM runs WHERE site = ? AND started_at >= ? AND started_at < ? "
-        "ORDER BY name, started_at",
+        "SELECT name, status, started_at, ended_at FROM runs "
+        "WHERE site = ? AND started_at >= ? AND started_at < ? AND status != 'running' ORDER BY name, started_at",
         (site, *between),
     ).fetchall()
     told = []

@@ -21,7 +21,7 @@ def objective_rows(told: Mapping[str, Any]) -> list[dict[str, str]]:
     platform, patch = told["platform"], told["patch_time"]
     months = told["planned_windows"]["months"]
     return [
-        _row("Uptime", platform["uptime"], "nothing was measured", "at least"),
+        _uptime(platform),
         _budget(platform["error_budget"]),
         _row("Mean time to recovery", platform["mttr"], "no failures", "at most", fine=True),
         _row("Mean time between failures", platform["mtbf"], "no failures", "at least", fine=True),
@@ -59,6 +59,14 @@ def failure_rows(services: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         for failure in service["failures"]
     ]
     return sorted(rows, key=lambda row: row["began_at"], reverse=True)
+
+
+def _uptime(platform: Mapping[str, Any]) -> dict[str, str]:
+    """With the time that it rests on: a share of little time says little."""
+    row = _row("Uptime", platform["uptime"], "nothing was measured", "at least")
+    if platform["uptime"]["value"] is None:
+        return row
+    return {**row, "value": f"{row['value']} of {format_duration(platform['uptime']['n'])} measured"}
 
 
 def _row(name: str, figure: Mapping[str, Any], nothing: str, word: str, *, fine: bool = False) -> dict[str, str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.examples import run_examples
-from tests.harness import run_module
+from tests.harness import ROOT, run_module
 
 #: Observations each five minutes up to now; auth was down for the twenty minutes that ended two hours ago.
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -124,3 +125,16 @@ def test_examples(database: Path, tmp_path: Path) -> None:
         {"/var/lib/upkeep": str(database.parent), "/var/lib/prometheus/node-exporter": str(tmp_path)},
     )
     assert (tmp_path / "upkeep.prom").exists()
+
+
+def test_the_dashboard_asks_for_nothing_that_is_not_offered(database: Path, tmp_path: Path) -> None:
+    path = tmp_path / "upkeep.prom"
+    call(database, textfile=str(path), objectives={"uptime_percent": 99.9})
+    offered = set(re.findall(r"^# TYPE (\S+) gauge$", path.read_text(), re.MULTILINE))
+    # Nothing was installed here, so this one has no sample.
+    offered.add("upkeep_patch_time_longest_seconds")
+    dashboard = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries += [variable["definition"] for variable in dashboard["templating"]["list"] if "definition" in variable]
+    asked = {name for query in queries for name in re.findall(r"\bupkeep_[a-z_]+", query)}
+    assert asked == offered

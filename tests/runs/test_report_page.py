@@ -26,7 +26,9 @@ _PROBE = """<!doctype html><body><iframe src="{page}" width="{width}" height="90
     overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
     verdict: page.querySelector('h1').textContent, verdictTop: box('h1').top, findingTop: box('article').top,
     findings: page.querySelectorAll('section:first-of-type article').length,
-    backups: page.querySelector('#backups + article p').textContent,
+    backups: page.querySelector('#backups + article p')?.textContent,
+    objectives: [...page.querySelectorAll('#objectives + div tbody tr')].map(
+      row => [...row.children].map(cell => cell.textContent)),
     plots: page.querySelectorAll('svg polyline').length,
     loads: page.querySelectorAll('[src],link,script').length
   }});"></iframe>"""
