@@ -39,6 +39,9 @@ LEVELS = (1, 2, 3, 4)
 #: A drill stands above all levels: the set was restored, and its data was used.
 DRILL_LEVEL = 5
 
+#: A set may be dated this many seconds ahead of the clock, which may have been set meanwhile.
+CLOCK_TOLERANCE = 300
+
 _ID_FORMAT = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
@@ -174,6 +177,15 @@ def read_manifest(path: str) -> dict[str, Any]:
     if not _well_formed(manifest):
         raise BackupSetError(f"{path}/{MANIFEST} does not list files and parts as a manifest does")
     return manifest
+
+
+def read_parts(path: str) -> list[dict[str, Any]]:
+    """The parts that the manifest in a folder tells, whatever the folder is called; none when it cannot be read."""
+    try:
+        manifest = _read_json(os.path.join(path, MANIFEST))
+    except BackupSetError:
+        return []
+    return list(manifest["parts"]) if manifest is not None and _well_formed(manifest) else []
 
 
 def read_verification(path: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
+    CLOCK_TOLERANCE,
     FORMAT,
     HOLD,
     LOCK,
@@ -57,8 +58,6 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, for
 #: Folders that an open set offers to those who fill it; empty ones are gone when it is complete.
 FOLDERS = ("redis", "firestore")
 _WAITING_POLL = 1.0
-#: A set may be this many seconds younger than the clock, which may have been set meanwhile.
-CLOCK_TOLERANCE = 300
 _LEFTOVER = re.compile(r"\.[0-9]{8}T[0-9]{6}Z(\.partial)?\.removing")
 
 

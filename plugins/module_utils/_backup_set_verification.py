@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     ADMINISTRATION,
+    CLOCK_TOLERANCE,
     HOLD,
     MANIFEST,
     MANIFEST_DIGEST,
@@ -26,7 +27,6 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     walk,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
-    CLOCK_TOLERANCE,
     Store,
     leftovers,
 )
