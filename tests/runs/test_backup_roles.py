@@ -22,6 +22,7 @@ import yaml
 from tests.fixtures.firestore import BUCKET, FirestoreStandIn
 from tests.fixtures.http import HttpServer
 from tests.harness import ROOT
+from tests.platform.parts.process import free_port
 from tests.platform.parts.redis import RedisServer, seed
 
 pytestmark = pytest.mark.slow
@@ -253,6 +254,55 @@ def test_a_failing_export_leaves_no_set(site: Site, firestore: FirestoreStandIn)
     failed = site.run("database_backup", rc=2)
     assert "Export the Firestore databases" in finding(failed, "backup_made")["summary"]
     assert site.sets() == [] and not list(site.root.glob(".lock")) and not list(site.root.glob("*.partial"))
+
+
+def test_a_new_proved_set_lets_the_old_one_go_with_its_export(site: Site, firestore: FirestoreStandIn) -> None:
+    site.run("database_backup")
+    (old,) = site.sets()
+    uri = json.loads((old / "firestore/main.json").read_text())["output_uri_prefix"]
+    site.catalogue["upkeep_backup"]["retention"] = {"last": 1}
+    idle = site.run("database_backup")
+    assert idle["changes"] == [] and "Remove the sets that no rule keeps" not in site.output, "it pays nothing for it"
+    renewed = site.run("database_backup", database_backup_max_age="0s")
+    (new,) = site.sets()
+    assert new != old and firestore.objects(uri) == {}
+    assert f"set {old.name} (verified, " in renewed["changes"][1] and "no rule keeps it" in renewed["changes"][1]
+    assert renewed["changes"][2] == f"{uri} was removed"
+    assert finding(renewed, "backup_retention")["summary"] == "1 backup set is kept, 1 removed"
+    assert finding(renewed, "backup_orphans", "firestore:main")["status"] == "ok"
+    assert sorted(path.name for path in site.root.iterdir()) == [".mutex", new.name, "progress.jsonl"]
+
+
+def test_retention_tells_beforehand_what_goes_and_goes_on_after_an_outage(
+    site: Site, firestore: FirestoreStandIn
+) -> None:
+    for _ in range(2):
+        site.run("database_backup", database_backup_max_age="0s")
+    old, new = site.sets()
+    uri = json.loads((old / "firestore/main.json").read_text())["output_uri_prefix"]
+    orphan = f"{uri.rsplit('/', 2)[0]}/20250101T030000Z/main"
+    firestore.put(orphan, "main.overall_export_metadata", b"left by a run that was killed")
+    rules = {"backup_retention_keep": {"daily": 1}, "backup_retention_orphan_age": "0s"}
+
+    foretold = site.run("backup_retention", "--check", **rules)
+    assert [entry["id"] for entry in foretold["artifacts"]["backups_removed"]] == [old.name]
+    assert f"set {new.name} (verified, " in site.output and "stays: the newest verified one; daily" in site.output
+    assert f"{uri} would be removed" in foretold["changes"] and len(site.sets()) == 2 and firestore.objects(uri)
+
+    database = site.catalogue["upkeep_firestore"][0]
+    site.catalogue["upkeep_firestore"] = [{**database, "storage_endpoint": f"http://127.0.0.1:{free_port()}"}]
+    cut = site.run("backup_retention", backup_retention_timeout=1, **rules)
+    assert "Connection refused" in finding(cut, "backup_retention")["summary"]
+    assert uri in finding(cut, "backup_exports")["summary"] and site.sets() == [new] and firestore.objects(uri)
+
+    site.catalogue["upkeep_firestore"] = [database]
+    resumed = site.run("backup_retention", **rules)
+    assert resumed["changes"] == [f"{uri} was removed"] and firestore.objects(uri) == {}
+    left = finding(resumed, "backup_orphans", "firestore:main")
+    assert left["status"] == "warning" and orphan in left["summary"] and firestore.objects(orphan)
+    cleaned = site.run("backup_retention", backup_retention_orphans="removed", **rules)
+    assert cleaned["changes"] == [f"{orphan} was removed"] and firestore.objects(orphan) == {}
+    assert not list(site.root.glob(".*.expired")) and site.sets() == [new]
 
 
 def test_an_empty_catalogue_is_no_backup(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_retention import Retention, apply_policy, finish
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import read_sets
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
     Contents,
@@ -27,6 +28,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes imp
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_judgements import judge_set
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import check_bytes
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._retention import Policy
 
 NOW = datetime(2026, 1, 31, 3, tzinfo=timezone.utc)
 CONTENTS = Contents(
@@ -167,3 +169,62 @@ def test_killed_anywhere_in_completing_the_next_run_makes_a_set(folder: Path) ->
         assert_whole(root)
         assert read_sets(str(root))[0].id == "20260201T030000Z"
         assert not (root / ".lock").exists()
+
+
+# --- retention -------------------------------------------------------------------------------------------------------
+
+EXPORT = "gs://bucket/{}/main"
+
+
+def many(root: Path) -> list[str]:
+    """Three verified sets a day apart, the oldest of which records an export; ids from the oldest on."""
+    identifiers = []
+    for days in (3, 2, 1):
+        where = store(root, NOW - timedelta(days=days))
+        opened = open_set(where, "a", None, "verified", 0).backup_set
+        assert opened is not None
+        (Path(opened.path) / "redis/cache.rdb").write_bytes(b"x")
+        record = {"output_uri_prefix": EXPORT.format(opened.id)} if days == 3 else {"documents": 1}
+        parts = [CONTENTS.parts[0], {**CONTENTS.parts[1], "record": record}]
+        complete_set(where, opened.id, "a", Contents(parts, "test", {}), 86400)
+        judge_set(where, opened.id, 2, FINDINGS)
+        identifiers.append(opened.id)
+    return identifiers
+
+
+def retain(where: Store) -> Retention:
+    return apply_policy(where, Policy(last=1))
+
+
+def test_retention_killed_before_each_step_leaves_whole_sets_and_forgets_no_export(folder: Path) -> None:
+    number = 0
+    killed = True
+    while killed:
+        number += 1
+        root = folder / str(number)
+        oldest, older, newest = many(root)
+        killed = killed_at(retain, store(root), number)
+        for entry in read_sets(str(root)):
+            found = FindingsBuilder(NOW)
+            check_bytes(found, entry)
+            assert {finding.status for finding in found.findings} == {"ok"}, "what has a name is whole"
+        assert newest in [entry.id for entry in read_sets(str(root))]
+        open_set(store(root), "b", None, "verified", 0)  # another run sweeps up after dead ones
+        abandon_set(store(root), "", "b", False)
+        again = retain(store(root))
+        assert again.expired == {oldest: [{"part": "firestore:main", "uri": EXPORT.format(oldest)}]}
+        assert sorted(path.name for path in root.iterdir()) == [f".{oldest}.expired", ".mutex", newest], older
+        assert [path.name for path in (root / f".{oldest}.expired").iterdir()] == ["manifest.json"]
+        assert not retain(store(root)).resumed, "there is nothing more to do"
+        assert finish(store(root), [oldest, newest]) == [oldest]
+        assert sorted(path.name for path in root.iterdir()) == [".mutex", newest]
+    assert number > 12, "the step touches the file system less often than this test believes"
+
+
+def test_retention_in_check_mode_touches_nothing(folder: Path) -> None:
+    oldest, older, newest = many(folder)
+    before = sorted(str(path) for path in folder.rglob("*"))
+    would = apply_policy(Store(str(folder), lambda: NOW, time.sleep, 43200, check=True), Policy(last=1))
+    assert [(each.entry.id, each.keep) for each in would.decisions] == [(newest, True), (older, False), (oldest, False)]
+    assert list(would.expired) == [oldest]
+    assert sorted(str(path) for path in folder.rglob("*")) == before

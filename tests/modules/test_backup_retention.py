@@ -1,0 +1,136 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""backup_retention as Ansible runs it, with sets that backup_set made and redated."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.examples import run_examples
+from tests.harness import run_module
+
+FINDING = {"check": "snapshot_load", "subject": "redis:cache", "status": "ok", "summary": "loaded"}
+
+
+@dataclass
+class Sets:
+    root: Path
+
+    def set(self, state: str, **options: Any) -> dict[str, Any]:
+        return run_module("backup_set", {"root": str(self.root), "state": state, **options})
+
+    def make(self, days: int, *, state: str = "verified", uri: str = "") -> str:
+        """Id of a set that is dated so many days ago."""
+        opened = self.set("open", owner="maker")
+        (Path(opened["set"]["path"]) / "redis/cache.rdb").write_bytes(os.urandom(100))
+        parts: list[dict[str, Any]] = [{"name": "redis:cache", "path": "redis/cache.rdb"}]
+        findings = [{**FINDING, "status": "critical" if state == "failed" else "ok"}]
+        then = f"{datetime.now(timezone.utc) - timedelta(days=days):%Y%m%dT%H%M%SZ}"
+        if uri:
+            record = {"output_uri_prefix": uri.format(then)}
+            parts.append({"name": "firestore:main", "path": "firestore/main.json", "record": record})
+            findings.append({**FINDING, "subject": "firestore:main"})
+        made = str(opened["set"]["id"])
+        self.set("complete", owner="maker", id=made, parts=parts)
+        folder = (self.root / made).rename(self.root / then)
+        manifest = folder / "manifest.json"
+        manifest.write_text(manifest.read_text().replace(made, then))
+        digest = subprocess.run(["sha256sum", "manifest.json"], cwd=folder, check=True, stdout=subprocess.PIPE)
+        (folder / "manifest.json.sha256").write_bytes(digest.stdout)
+        if state != "complete":
+            self.set("judged", id=then, level=2, findings=findings)
+        return then
+
+    def retain(self, *, check: bool = False, diff: bool = False, **keep: Any) -> dict[str, Any]:
+        return run_module("backup_retention", {"root": str(self.root), "keep": keep}, check=check, diff=diff)
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.root.iterdir())
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Sets:
+    return Sets(tmp_path / "sets")
+
+
+def test_what_goes_and_what_stays_foretold_and_done(sets: Sets) -> None:
+    oldest, failed, held, middle, newest = (
+        sets.make(days, state=state)
+        for days, state in ((9, "verified"), (8, "failed"), (7, "verified"), (6, "verified"), (1, "verified"))
+    )
+    sets.set("held", id=held, reason="audit")
+    before = sets.names()
+    would = sets.retain(check=True, diff=True, last=2)
+    assert {entry["id"]: entry["reason"] for entry in would["kept"]} == {
+        newest: "the newest verified one; last (1 of 2)", middle: "last (2 of 2)", held: "held (audit)",
+    }  # fmt: skip
+    assert {entry["id"]: entry["reason"] for entry in would["removed"]} == {
+        failed: f"it failed, and {newest} is verified", oldest: "no rule keeps it",
+    }  # fmt: skip
+    assert would["diff"]["after"]["sets"] == [held, middle, newest] and sets.names() == before
+    did = sets.retain(diff=True, last=2)
+    assert (did["kept"], did["removed"], did["diff"]) == (would["kept"], would["removed"], would["diff"])
+    assert sets.names() == [".mutex", held, middle, newest]
+    again = sets.retain(last=2)
+    assert (again["changed"], again["removed"]) == (False, [])
+    assert sets.set("found")["newest_verified"] == newest
+
+
+def test_without_a_rule_nothing_is_removed(sets: Sets) -> None:
+    sets.make(900), sets.make(1)
+    answer = sets.retain()
+    assert not answer["changed"] and len(answer["kept"]) == 2
+    assert "without one nothing is removed" in answer["kept"][0]["reason"]
+
+
+def test_a_failed_set_stays_for_a_look_until_a_newer_one_is_verified(sets: Sets) -> None:
+    sets.make(3), sets.make(2, state="failed")
+    assert not sets.retain(last=1)["changed"]
+    newest = sets.make(1)
+    assert len(sets.retain(last=1)["removed"]) == 2 and sets.names() == [".mutex", newest]
+
+
+def test_where_an_export_is_stays_known_until_it_is_removed(sets: Sets) -> None:
+    uri = "gs://bucket/firestore/{}/main"
+    oldest, newest = sets.make(5, uri=uri), sets.make(1, uri=uri)
+    expired = [{"set": oldest, "part": "firestore:main", "uri": uri.format(oldest)}]
+    assert sets.retain(check=True, last=1)["expired"] == expired
+    did = sets.retain(last=1)
+    assert did["expired"] == expired and did["known"] == [oldest, newest]
+    assert [path.name for path in sets.root.glob(".*.expired/*")] == ["manifest.json"], "and its bytes are free"
+    again = sets.retain(last=1)
+    assert not again["changed"] and again["expired"] == expired
+    finished = {"root": str(sets.root), "state": "finished", "ids": [oldest]}
+    assert run_module("backup_retention", finished, check=True)["finished"] == [oldest]
+    assert run_module("backup_retention", finished)["changed"]
+    assert not run_module("backup_retention", finished)["changed"]
+    assert sets.names() == [".mutex", newest]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": {"dayly": 7}}, "dayly"),
+        ({"keep": {"daily": -7}}, "the rule daily must keep 0 or more, not -7"),
+        ({"keep": {"within": "long"}}, "'long' is no duration"),
+        ({"state": "finished", "ids": ["../x"]}, "is no id of a backup set"),
+        ({"root": "/etc/passwd", "keep": {"last": 1}}, "cannot be worked on"),
+    ],
+)
+def test_errors_name_the_cause(sets: Sets, options: dict[str, Any], message: str) -> None:
+    answer = run_module("backup_retention", {"root": str(sets.root), **options})
+    assert answer["failed"] and message in answer["msg"]
+
+
+def test_the_examples_run(sets: Sets) -> None:
+    sets.make(1)
+    run_examples("backup_retention", {"/var/backups/upkeep": str(sets.root)})
+    assert len(sets.set("found")["sets"]) == 1
