@@ -15,7 +15,11 @@ description:
     were recorded."
   - "Level 2, check C(export_content): every file of the export is read back, every CRC32C is right, nothing is missing
     or there twice, and documents, bytes and collections are those that were recorded."
-  - Only reads from the bucket. The database is not asked.
+  - "Level 4, check C(export_live): the live database has about as many documents in each collection group. An export
+    with a C(snapshot_time) is compared with what the database held at that very time, as long as it remembers, and then
+    nothing may differ. A database that cannot be reached is unknown. One that differs by more than O(live_tolerance)
+    is a warning, because it may be the database that has lost documents: the export is then needed most."
+  - Only reads. Below level 4 the database is not asked.
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
@@ -35,11 +39,18 @@ options:
       - Up to which level to verify.
       - V(3) is done as V(2), because to load an export takes a database.
       - From V(2) on it reads as many bytes as the export has, and keeps one number for each document in memory.
+      - V(4) counts documents in the database, for which Google bills a read for each 1,000 documents.
     type: int
-    choices: [1, 2, 3]
+    choices: [1, 2, 3, 4]
     default: 2
+  live_tolerance:
+    description:
+      - By how many percent the documents of a collection group may differ on level 4.
+      - Ten documents more or less are never a difference.
+    type: float
+    default: 20
   timeout:
-    description: Seconds that one request to the bucket may take.
+    description: Seconds that one request to the bucket or to the database may take.
     type: float
     default: 30
 seealso:
@@ -53,6 +64,12 @@ EXAMPLES = r"""
     project: example-project
     path: /var/backups/upkeep/20260131T235959Z/firestore/main.json
     name: firestore:main
+
+- name: Compare it with the database too
+  upkeep.ops.firestore_verify:
+    project: example-project
+    path: /var/backups/upkeep/20260131T235959Z/firestore/main.json
+    level: 4
 """
 
 RETURN = r"""
@@ -86,6 +103,12 @@ verification:
     collections:
       description: Documents that were read back by collection group. Null like RV(verification.documents).
       type: dict
+    live:
+      description: Documents that the database has by collection group. Null when they were not counted.
+      type: dict
+    live_at:
+      description: The past time at which the database had them. Null when they were counted now or not at all.
+      type: str
 """
 
 import os
@@ -93,6 +116,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import LiveCounts
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
     CONNECTION_OPTIONS,
     FirestoreAccessError,
@@ -102,6 +126,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection i
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_format import Opener
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import bucket_opener
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_verify import (
+    Live,
     RecordError,
     Verification,
     read_record,
@@ -117,7 +142,8 @@ def main() -> None:
             **CONNECTION_OPTIONS,
             "path": {"type": "path", "required": True},
             "name": {"type": "str"},
-            "level": {"type": "int", "choices": [1, 2, 3], "default": 2},
+            "level": {"type": "int", "choices": [1, 2, 3, 4], "default": 2},
+            "live_tolerance": {"type": "float", "default": 20},
             "timeout": {"type": "float", "default": 30},
             "fail_on": FAIL_ON_OPTION,
         },
@@ -133,7 +159,9 @@ def main() -> None:
         def open_bucket(bucket: str) -> Opener:
             return bucket_opener(storage_client(target), bucket, target.storage_url, options["timeout"])
 
-        verification = verify_record(read_record(options["path"]), subject, options["level"], open_bucket, found)
+        live = Live(lambda moment: LiveCounts(target, options["timeout"], moment), options["live_tolerance"])
+        record = read_record(options["path"])
+        verification = verify_record(record, subject, options["level"], open_bucket, found, live)
     except (RecordError, OSError) as error:
         hint = "Do not restore it from this set; take a new one"
         found.add("export_metadata", subject, "critical", str(error), hint=hint)

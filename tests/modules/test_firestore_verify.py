@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from tests.examples import run_examples
 from tests.fixtures.firestore import PROJECT, FirestoreStandIn
 from tests.harness import run_module
+from tests.platform.parts.firestore import client as data
 from tests.platform.parts.process import free_port
 
 
@@ -117,6 +120,96 @@ def test_a_bucket_that_does_not_answer_is_unknown_and_ends_in_time(firestore: Fi
 def test_half_configured_stand_ins_never_reach_production(firestore: FirestoreStandIn, record: Path) -> None:
     answer = verify(firestore, record, emulator_host="", admin_endpoint="")
     assert answer["failed"] and "nothing may reach Google" in answer["msg"]
+
+
+# --- level 4 ---
+
+
+@pytest.fixture
+def another_database(firestore: FirestoreStandIn) -> Iterator[Any]:
+    """Adds documents to the live database, and takes them away again."""
+    added = data(firestore.emulator.host, PROJECT).collection("users")
+
+    def add(count: int) -> None:
+        for number in range(count):
+            added.document(f"came-later-{number}").set({"n": number})
+
+    yield add
+    for document in added.stream():
+        if document.id.startswith("came-later-"):
+            document.reference.delete()
+
+
+def _live(answer: dict[str, Any]) -> tuple[str, str]:
+    found = next(finding for finding in answer["findings"] if finding["check"] == "export_live")
+    return found["status"], found["summary"]
+
+
+def test_the_export_is_compared_with_the_live_database(
+    firestore: FirestoreStandIn, record: Path, another_database: Callable[[int], None]
+) -> None:
+    answer = verify(firestore, record, level=4)
+    assert _live(answer)[0] == answer["status"] == "ok"
+    found = answer["verification"]
+    assert (found["level"], found["live"], found["live_at"]) == (4, firestore.collections, None)
+    users = firestore.collections["users"]
+    another_database(11)
+    assert verify(firestore, record, level=4, live_tolerance=1100 / users)["status"] == "ok"
+    other = verify(firestore, record, level=4, live_tolerance=0)
+    assert _live(other)[0] == other["status"] == "warning"
+    assert f"users {users + 11} instead of {users}" in _live(other)[1]
+    assert "documents may have been lost there" in other["findings"][0]["hint"]
+    assert other["verification"]["level"] == 2
+    assert verify(firestore, record, level=2)["verification"]["live"] is None
+
+
+def test_a_snapshot_is_compared_with_the_very_time_it_is_of(
+    firestore: FirestoreStandIn, record: Path, another_database: Callable[[int], None]
+) -> None:
+    """The stand-in exports what is there now and keeps the time; the emulator remembers what it held."""
+    moment = datetime.now(timezone.utc)
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "snapshot_time": moment.isoformat()}))
+    time.sleep(0.1)
+    another_database(50)
+    answer = verify(firestore, record, level=4, live_tolerance=0)
+    assert _live(answer)[0] == "ok" and "at the time of the export" in _live(answer)[1]
+    assert answer["verification"]["live_at"] is not None
+    record.write_text(json.dumps({**content, "snapshot_time": datetime.now(timezone.utc).isoformat()}))
+    lacking = verify(firestore, record, level=4)
+    assert _live(lacking)[0] == "critical" and "other documents than the export: users" in _live(lacking)[1]
+
+
+def test_a_time_that_the_database_has_forgotten(firestore: FirestoreStandIn, record: Path) -> None:
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "snapshot_time": "2020-01-01T00:00:00Z"}))
+    answer = verify(firestore, record, level=4)
+    assert _live(answer)[0] == "ok" and answer["verification"]["live_at"] is None
+
+
+def test_an_export_of_some_collections_is_compared_in_these(firestore: FirestoreStandIn, tmp_path: Path) -> None:
+    options = {"output_uri_prefix": firestore.new_folder(), "collection_ids": ["users"]}
+    made = run_module("firestore_export", {**firestore.connection, **options})
+    path = tmp_path / "main.json"
+    path.write_text(json.dumps(made["export"]))
+    answer = verify(firestore, path, level=4, live_tolerance=0)
+    assert answer["status"] == "ok" and list(answer["verification"]["live"]) == ["users"]
+
+
+def test_a_database_that_is_away_is_unknown(firestore: FirestoreStandIn, record: Path) -> None:
+    answer = verify(firestore, record, level=4, emulator_host=f"127.0.0.1:{free_port()}", timeout=1)
+    assert _live(answer)[0] == answer["status"] == "unknown"
+    assert "the documents could not be counted" in _live(answer)[1]
+    assert answer["verification"]["level"] == 2
+
+
+def test_a_database_that_hangs_is_unknown_and_ends_in_time(firestore: FirestoreStandIn, record: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        answer = verify(firestore, record, level=4, emulator_host=address, timeout=1)
+        assert time.monotonic() - started < 15
+    assert _live(answer)[0] == "unknown"
 
 
 def test_the_examples_run(firestore: FirestoreStandIn, record: Path) -> None:
