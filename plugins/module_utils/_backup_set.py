@@ -36,6 +36,8 @@ FORMAT = 1
 #: From this level of verification on a set counts as verified: below it only its bytes are known to be the same.
 VERIFIED_LEVEL = 2
 LEVELS = (1, 2, 3, 4)
+#: The highest level compares with the live servers.
+LIVE_LEVEL = LEVELS[-1]
 #: A drill stands above all levels: the set was restored, and its data was used.
 DRILL_LEVEL = 5
 
@@ -112,6 +114,7 @@ class BackupSet:
             "verifications": [told for level in LEVELS if (told := last_of_level(self.judgements, level))],
             "drilled_at": self.drilled_at,
             "drill": last_drill(self.judgements),
+            "digests": digests_of(self.judgements),
             "held": self.held,
             "hold_reason": self.hold_reason,
             "problem": self.problem,
@@ -257,6 +260,15 @@ def last_drill(judgements: list[dict[str, Any]]) -> dict[str, Any] | None:
     figures = dict.fromkeys(("rto_seconds", "rpo_seconds", "rpo_bytes"))
     told = {key: drills[-1].get(key, "") for key in ("result", "at", "reason")}
     return {**told, **figures, "parts": [], **drills[-1].get("drill", {})}
+
+
+def digests_of(judgements: list[dict[str, Any]]) -> dict[str, str]:
+    """The digest of the data in each part, as it was first told by a verification that passed."""
+    digests: dict[str, str] = {}
+    for entry in judgements:
+        if entry["result"] == "passed":
+            digests = {**entry.get("digests", {}), **digests}
+    return digests
 
 
 def newest(sets: Sequence[BackupSet], accept: str) -> BackupSet | None:

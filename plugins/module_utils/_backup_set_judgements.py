@@ -13,6 +13,7 @@ from typing import Any
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     DRILL_LEVEL,
     FORMAT,
+    LIVE_LEVEL,
     MANIFEST,
     VERIFICATION,
     BackupSet,
@@ -35,11 +36,12 @@ def judge_set(
     level: int,
     findings: Sequence[Mapping[str, Any]],
     drill: Mapping[str, Any] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Change:
     """Record in a set what a verification of some level, or a drill, found, and what follows from it.
 
     Passed only when every part was looked at, and no finding is unknown or critical: what nobody looked at is not
-    proved. ``drill`` are the figures of a drill, whose level is DRILL_LEVEL.
+    proved. ``drill`` are the figures of a drill, whose level is DRILL_LEVEL, ``digests`` those of the data in parts.
     Raises BackupSetError when there is no such set, a finding is none, or the drill names no part of the set.
     """
     moment_of(identifier)
@@ -53,6 +55,8 @@ def judge_set(
         verification = _verification_of(found)
         judgements = verification["judgements"]
         told = {"findings": list(findings), **({} if drill is None else {"drill": dict(drill)})}
+        if digests:
+            told["digests"] = dict(digests)
         known = next((old for old in judgements if (old["level"], old["result"]) == (level, result)), None)
         if known is not None and known is judgements[-1] and told.items() <= known.items():
             return Change(
@@ -91,7 +95,8 @@ def _outcome(
 ) -> tuple[str, str]:
     """passed, failed or unknown, with the reason in words when it did not pass.
 
-    Above level 1 the checks of backup_set count for nothing: equal bytes do not prove that a part can be read.
+    Above level 1 the checks of backup_set count for nothing: equal bytes do not prove that a part can be read. Level 4
+    is passed by a part that is like its live server: one that differs is a warning, and leaves open which is right.
     """
     critical = [finding for finding in findings if finding["status"] == "critical"]
     if critical:
@@ -99,13 +104,28 @@ def _outcome(
     unknown = [finding for finding in findings if finding["status"] == "unknown"]
     if unknown:
         return "unknown", _reasons(found, unknown)
-    proved = {finding["subject"] for finding in findings if level == 1 or not finding["check"].startswith("backup_")}
+    differing = [finding for finding in findings if level == LIVE_LEVEL and _is_live(finding)]
+    differing = [finding for finding in differing if finding["status"] == "warning"]
+    if differing:
+        return "unknown", _reasons(found, differing)
+    proved = {finding["subject"] for finding in findings if _counts(finding, level)}
     proved.update(drilled)
     missing = [part["name"] for part in found.parts if part["name"] not in proved]
     if missing or not found.parts:
         what = "the drill" if level == DRILL_LEVEL else f"level {level}"
         return "unknown", f"nothing of {what} was found out about {', '.join(missing) or 'any part'}"
     return "passed", ""
+
+
+def _counts(finding: Mapping[str, Any], level: int) -> bool:
+    """Whether a finding says something about a part on this level."""
+    if level == LIVE_LEVEL:
+        return _is_live(finding)
+    return level == 1 or not finding["check"].startswith("backup_")
+
+
+def _is_live(finding: Mapping[str, Any]) -> bool:
+    return str(finding["check"]) in ("snapshot_live", "export_live")
 
 
 def _reasons(found: BackupSet, findings: Sequence[Mapping[str, Any]]) -> str:

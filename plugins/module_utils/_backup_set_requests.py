@@ -76,7 +76,7 @@ def _steps(
         ),
         "complete": lambda: complete_set(store, identifier, owner, contents, parse_duration(params["leftover_age"])),
         "abandoned": lambda: abandon_set(store, identifier, owner, params["force"]),
-        "judged": lambda: judge_set(store, identifier, params["level"], params["findings"]),
+        "judged": lambda: judge_set(store, identifier, params["level"], params["findings"], digests=params["digests"]),
         "drilled": lambda: judge_set(store, identifier, DRILL_LEVEL, params["findings"], params["drill"]),
         "held": lambda: hold_set(store, identifier, True, params["reason"]),
         "unheld": lambda: hold_set(store, identifier, False, ""),

@@ -26,7 +26,7 @@ notes:
     was restarted. Where its process cannot be seen, as over SSH, it is taken for gone after O(stale_after).
   - Of two sets the one that was opened later is the newer one.
   - "The levels of verification: 1 the bytes are those that were written, 2 the formats and checksums of the parts hold,
-    3 the parts were loaded."
+    3 the parts were loaded, 4 they are like the live servers but for a tolerance."
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
@@ -170,10 +170,17 @@ options:
       - What the verification or the drill found, as O(state=checked), M(upkeep.ops.redis_verify) and others return it.
       - A V(critical) one fails the set. An V(unknown) one, or none at all about one of the parts, leaves open what was
         to be proved. Otherwise the set has passed.
-      - From O(level=2) on the findings of O(state=checked) alone prove nothing about a part.
+      - From O(level=2) on the findings of O(state=checked) alone prove nothing about a part. On O(level=4) only
+        C(snapshot_live) and C(export_live) do, and a V(warning) of these leaves it open.
     type: list
     elements: dict
     default: []
+  digests:
+    description:
+      - With O(state=judged) the digest of the data in each part, by its name, as M(upkeep.ops.redis_verify) returns it.
+      - RV(set.digests) tells them to later verifications and drills, which have to find the same.
+    type: dict
+    default: {}
   required_parts:
     description: Names of parts that the newest set must hold, for O(state=checked).
     type: list
@@ -399,6 +406,9 @@ set:
           description: What was restored.
           type: list
           elements: raw
+    digests:
+      description: Digest of the data in each part, by its name, as the first verification that passed and told one did.
+      type: dict
     held:
       description: Whether it is protected from removal.
       type: bool
@@ -524,6 +534,7 @@ _ARGUMENTS = {
     "level": {"type": "int", "choices": [1, 2, 3, 4]},
     "drill": {"type": "dict", "options": _DRILL},
     "findings": {"type": "list", "elements": "dict", "default": []},
+    "digests": {"type": "dict", "default": {}},
     "required_parts": {"type": "list", "elements": "str", "default": []},
     "max_shrink": {"type": "float", "default": 50},
     "reason": {"type": "str", "default": ""},

@@ -46,10 +46,16 @@ options:
   name:
     description: Name of the snapshot in findings. The default is the name of the file.
     type: str
-  server_binary:
-    description: The C(redis-server) of the private servers, a name in C(PATH) or a path.
+  expected_digest:
+    description: The digest that an earlier load of the same file told, on whatever server. Another one is critical.
     type: str
-    default: redis-server
+    default: ""
+  server_binary:
+    description:
+      - The server program of the private servers, a name in C(PATH) or a path.
+      - The default is C(redis-server) or C(valkey-server), the first that is there and can load the snapshot.
+    type: str
+    default: ""
   scratch_dir:
     description:
       - Folder for the private servers. A compressed snapshot is unpacked there, which is checked for beforehand.
@@ -162,7 +168,8 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "manifest": {"type": "path"},
             "name": {"type": "str"},
-            "server_binary": {"type": "str", "default": "redis-server"},
+            "expected_digest": {"type": "str", "default": ""},
+            "server_binary": {"type": "str", "default": ""},
             "scratch_dir": {"type": "path"},
             "timeout": {"type": "float", "default": 600},
             "answer_timeout": {"type": "float", "default": 10},
@@ -202,6 +209,7 @@ def order_of(options: dict[str, Any]) -> Order:
         scratch_dir=options["scratch_dir"] or tempfile.gettempdir(),
         tolerance=1,
         digest=False,
+        expected_digest=options["expected_digest"],
     )
 
 

@@ -96,7 +96,7 @@ options:
       - A hundred keys more or less in a database are never a difference, nor are keys whose time to live has passed.
     type: float
     default: 20
-  live_timeout:
+  answer_timeout:
     description: Seconds that one answer of the live server may take.
     type: float
     default: 10
@@ -208,7 +208,7 @@ _PASSED_ON = ("level", "target_version", "server_binary", "tolerance", "digest",
 
 
 def _live(options: dict[str, Any]) -> Live:
-    login = Login.of({**options, "timeout": options["live_timeout"]})
+    login = Login.of({**options, "timeout": options["answer_timeout"]})
     return Live(login, options["sample"], options["live_tolerance"])
 
 
@@ -229,7 +229,7 @@ def main() -> None:
             "timeout": {"type": "float", "default": 600},
             "sample": {"type": "int", "default": 500},
             "live_tolerance": {"type": "float", "default": 20},
-            "live_timeout": {"type": "float", "default": 10},
+            "answer_timeout": {"type": "float", "default": 10},
             "fail_on": FAIL_ON_OPTION,
         },
         supports_check_mode=True,

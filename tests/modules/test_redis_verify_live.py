@@ -157,7 +157,7 @@ def test_a_server_that_hangs(original: tuple[RedisServer, Path]) -> None:
     os.kill(pid, signal.SIGSTOP)
     try:
         started = time.monotonic()
-        answer = compare(server, path, live_timeout=0.5)
+        answer = compare(server, path, answer_timeout=0.5)
         assert time.monotonic() - started < 10
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -190,7 +190,7 @@ def test_killed_midway(original: tuple[RedisServer, Path], tmp_path: Path, victi
     assert live
     os.kill(live, signal.SIGSTOP)
     try:
-        arguments = {**server.connection(), "path": str(path), "level": 4, "fail_on": "never", "live_timeout": 30}
+        arguments = {**server.connection(), "path": str(path), "level": 4, "fail_on": "never", "answer_timeout": 30}
         process = start_module("redis_verify", {**arguments, "scratch_dir": str(tmp_path)})
         while not (scratch := scratch_pid(tmp_path)):
             assert process.poll() is None

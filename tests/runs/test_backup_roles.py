@@ -134,7 +134,9 @@ def site(redis_only: Site, firestore: FirestoreStandIn) -> Site:
     return redis_only
 
 
-def test_the_life_of_a_set_made_verified_spoiled_marked_and_replaced(site: Site, firestore: FirestoreStandIn) -> None:
+def test_the_life_of_a_set_made_verified_spoiled_marked_and_replaced(
+    site: Site, firestore: FirestoreStandIn, redis_of_site: RedisServer
+) -> None:
     foretold = site.run("database_backup", "--check")
     assert foretold["changes"] == ["a new set would be made of redis:cache, firestore:main"]
     assert not site.root.exists()
@@ -145,6 +147,7 @@ def test_the_life_of_a_set_made_verified_spoiled_marked_and_replaced(site: Site,
     assert again["artifacts"]["backup_set"] == folder.name and site.sets() == [folder]
 
     _verify(site, firestore, folder)
+    _compare(site, redis_of_site, folder)
     _spoil(firestore, folder)
     found = site.run("backup_verification", rc=2, backup_verification_level=3)
     assert finding(found, "backup_bytes", "redis:cache")["status"] == "critical"
@@ -193,6 +196,17 @@ def _verify(site: Site, firestore: FirestoreStandIn, folder: Path) -> None:
     assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (3, "passed")]
 
 
+def _compare(site: Site, live: RedisServer, folder: Path) -> None:
+    compared = site.run("backup_verification", backup_verification_level=4)
+    assert {entry["status"] for entry in compared["findings"]} == {"ok"}, compared
+    assert "equal, 0 changed, 0 gone, 0 new" in finding(compared, "snapshot_live", "redis:cache")["summary"]
+    assert finding(compared, "export_live", "firestore:main")["unit"] == "documents"
+    assert "with the digest of earlier loads" in finding(compared, "snapshot_load", "redis:cache")["summary"]
+    *_, loaded, last = json.loads((folder / "verification.json").read_text())["judgements"]
+    assert (last["level"], last["result"]) == (4, "passed")
+    assert loaded["digests"] == last["digests"] == {"redis:cache": live.cli("debug", "digest")}
+
+
 def _spoil(firestore: FirestoreStandIn, folder: Path) -> None:
     path = folder / "redis/cache.rdb.zst"
     content = bytearray(path.read_bytes())
@@ -231,6 +245,32 @@ def test_the_level_that_is_due_is_taken_and_an_asked_one_wins(with_set: Site) ->
     assert asked["artifacts"]["backup_level"] == 1 and finding(asked, "backup_bytes", "redis:cache")
     with_set.catalogue["upkeep_backup"]["verification"] = {3: "0s"}
     assert with_set.run("backup_verification")["artifacts"]["backup_level"] == 3, "the catalogue says how often"
+
+
+def test_a_live_server_that_is_away_leaves_a_verified_set_as_it_was(with_set: Site) -> None:
+    with_set.catalogue["upkeep_redis"][0]["port"] = free_port()
+    away = with_set.run("backup_verification", backup_verification_level=4)
+    assert finding(away, "snapshot_load", "redis:cache")["status"] == "ok"
+    assert "nothing listens there" in finding(away, "snapshot_live", "redis:cache")["summary"]
+    assert finding(away, "backup_verified")["status"] == away["artifacts"]["backup_result"] == "unknown"
+    judgements = json.loads((with_set.sets()[0] / "verification.json").read_text())["judgements"]
+    assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (4, "unknown")]
+
+
+def test_a_snapshot_that_the_server_to_come_cannot_load_is_critical(with_set: Site) -> None:
+    with_set.catalogue["upkeep_redis"][0]["version"] = "6.2.16"
+    refused = with_set.run("backup_verification", rc=2)
+    told = finding(refused, "snapshot_format", "redis:cache")["summary"]
+    assert told == "Redis 6.2.16 cannot load RDB version 10 (Redis 7.0.15)"
+
+
+def test_a_load_that_gives_another_digest_is_critical(with_set: Site) -> None:
+    path = with_set.sets()[0] / "verification.json"
+    content = json.loads(path.read_text())
+    content["judgements"][-1]["digests"] = {"redis:cache": "0" * 40}
+    path.write_text(json.dumps(content))
+    other = with_set.run("backup_verification", rc=2, backup_verification_level=3)
+    assert f"and was {'0' * 40} when it was loaded before" in finding(other, "snapshot_load", "redis:cache")["summary"]
 
 
 def test_a_wrong_password_leaves_nothing_and_is_named(with_set: Site) -> None:

@@ -57,6 +57,10 @@ LOADED = {"check": "snapshot_load", "subject": "redis:cache", "status": "ok", "s
 READ_BACK = {"check": "export_format", "subject": "firestore:main", "status": "ok", "summary": "read back"}
 
 
+LIKE_SERVER = {**LOADED, "check": "snapshot_live"}
+LIKE_DATABASE = {**READ_BACK, "check": "export_live"}
+
+
 @dataclass
 class House:
     """A root for sets with a clock that the test turns; sleeping lets it go on."""
@@ -738,6 +742,11 @@ def test_a_judgement_in_check_mode_writes_nothing(house: House) -> None:
         (2, [], "unknown"),
         (2, [LOADED, {**READ_BACK, "status": "unknown"}], "unknown"),
         (3, [{**LOADED, "status": "critical"}, {**READ_BACK, "status": "unknown"}], "failed"),
+        (4, [LOADED, READ_BACK], "unknown"),
+        (4, [LOADED, READ_BACK, LIKE_SERVER], "unknown"),
+        (4, [LIKE_SERVER, LIKE_DATABASE], "passed"),
+        (4, [{**LOADED, "status": "warning"}, LIKE_SERVER, LIKE_DATABASE], "passed"),
+        (4, [LIKE_SERVER, {**LIKE_DATABASE, "status": "warning"}], "unknown"),
     ],
 )
 def test_only_what_was_proved_has_passed(house: House, level: int, findings: list[dict[str, Any]], result: str) -> None:
@@ -745,6 +754,16 @@ def test_only_what_was_proved_has_passed(house: House, level: int, findings: lis
     assert house.judge(done.id, level, *findings).result == result
     state = {"passed": "verified" if level > 1 else "complete", "failed": "failed", "unknown": "complete"}[result]
     assert house.get(done.id).state == state
+
+
+def test_the_digest_that_a_pass_told_first_stands(house: House) -> None:
+    done = house.make()
+    name = LOADED["subject"]
+    wrong = {**LOADED, "status": "critical"}
+    for level, loaded, digest in ((3, wrong, "of a failure"), (3, LOADED, "first"), (4, LIKE_SERVER, "second")):
+        judge_set(house.store(), done.id, level, [loaded, READ_BACK, LIKE_DATABASE], digests={name: digest})
+    told = house.get(done.id).as_dict(house.store().clock())
+    assert told["digests"] == {name: "first"}
 
 
 def test_an_unknown_later_takes_nothing_back(house: House) -> None:
@@ -789,7 +808,7 @@ def test_a_failed_drill_fails_the_set_and_only_another_drill_heals_it(house: Hou
     )
     failed = house.get(done.id)
     assert (failed.state, failed.drilled_at, failed.problem) == ("failed", "", "redis:cache: 3 keys are missing")
-    house.judge(done.id, 4, LOADED, READ_BACK)
+    house.judge(done.id, 4, LIKE_SERVER, LIKE_DATABASE)
     assert house.get(done.id).state == "failed"
     house.drill(done.id, LOADED, READ_BACK)
     assert (house.get(done.id).state, house.get(done.id).drilled_at) == ("verified", "2026-01-31T03:00:00Z")
