@@ -104,9 +104,13 @@ def run_process(pid: int, proc: str = "/proc") -> tuple[int, int]:
 
 
 def start_time(pid: int, proc: str = "/proc") -> int:
-    """Clock ticks after boot at which a process started; 0 when it does not run (a zombie does not)."""
+    """Clock ticks after boot at which a process started; 0 when it does not run.
+
+    A zombie does not, unless others of its threads still live: then its ports are still open.
+    """
     fields = _stat(pid, proc)
-    return 0 if not fields or fields[0] == "Z" else int(fields[19])
+    ended = not fields or (fields[0] == "Z" and len(_threads(pid, proc)) <= 1)
+    return 0 if ended else int(fields[19])
 
 
 def owner_gone(lock: Lock, now: datetime, stale_after: float, place: Place, proc: str = "/proc") -> str:
@@ -203,6 +207,13 @@ def _stat(pid: int, proc: str) -> list[str]:
         with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as stream:
             return stream.read().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
+        return []
+
+
+def _threads(pid: int, proc: str) -> list[str]:
+    try:
+        return os.listdir(f"{proc}/{pid}/task")
+    except OSError:
         return []
 
 

@@ -153,6 +153,15 @@ def server_in_words(version: str) -> str:
     return version.capitalize() if version.lower().startswith(_VALKEY_PREFIX) else f"Redis {version}"
 
 
+def newest_written_by(server: str) -> int | None:
+    """The RDB version that a server such as ``7.0.15`` or ``valkey 8.1.1`` writes; None when that is not known."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", server)[:2])
+    valkey = server.lower().startswith(_VALKEY_PREFIX)
+    writers, unknown_from = (_VALKEY, _VALKEY_UNKNOWN_FROM) if valkey else (_REDIS, _REDIS_UNKNOWN_FROM)
+    known = [newest for newest, first in writers if first <= numbers]
+    return known[-1] if known and numbers < unknown_from else None
+
+
 def aux_fields(head: bytes) -> dict[str, str]:
     """The AUX fields at the start of an RDB, as far as ``head`` holds them."""
     fields = {}

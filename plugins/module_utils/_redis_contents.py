@@ -74,6 +74,8 @@ def wait_until_copied(
     while True:
         meanwhile()
         link = copy.info("replication")
+        if link.get("role") != "slave":
+            raise ScratchError("the server is no replica any more: somebody else promoted it, or it was restarted")
         if _has_all(link, source):
             return
         if patience.monotonic() > deadline:
@@ -88,8 +90,6 @@ def _has_all(link: Mapping[str, Any], source: Any) -> bool:
 
 
 def _link_in_words(link: Mapping[str, Any]) -> str:
-    if link.get("role") != "slave":
-        return "the server is no replica any more: somebody else promoted it, or it was restarted"
     if link.get("master_sync_in_progress"):
         return f"{link.get('master_sync_left_bytes', '?')} bytes are left"
     return f"its link to the scratch server is {link.get('master_link_status')}: can it reach it? Its log says why"

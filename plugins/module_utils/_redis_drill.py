@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -14,7 +14,12 @@ from types import ModuleType
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
-from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import RedisAccessError
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import (
+    Login,
+    RedisAccessError,
+    client,
+    explained,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_contents import (
     Contents,
     contents,
@@ -22,6 +27,11 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_contents import 
     wait_until_copied,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import Manifest
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import (
+    SentinelError,
+    Sentinels,
+    find_master,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_verify import Loaded, Order, verify_and_keep
 from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import (
     Patience,
@@ -72,8 +82,8 @@ def drill(
 ) -> Drill:
     """Restore for practice, and add findings for each step.
 
-    ``live`` asks the live server for its INFO, or raises RedisAccessError. Nothing is raised for what is wrong with the
-    snapshot: that is a finding.
+    ``live`` asks the live server for its INFO, or raises RedisAccessError or SentinelError. Nothing is raised for what
+    is wrong with the snapshot: that is a finding.
     """
     started = patience.monotonic()
     reachable = reach(_LOOPBACK)
@@ -157,7 +167,7 @@ def _recovery_point(
     if live is not None:
         try:
             done = replace(done, rpo_bytes=bytes_since(manifest, live()))
-        except RedisAccessError as error:
+        except (RedisAccessError, SentinelError) as error:
             told += f", and how much was written since is not known: {error}"
             builder.add("recovery_point", subject, "unknown", told, value=seconds, unit="s")
             return done
@@ -168,6 +178,22 @@ def _recovery_point(
         )
     builder.add("recovery_point", subject, "ok", told, value=seconds, unit="s")
     return done
+
+
+def live_info(options: Mapping[str, Any], library: Callable[[], ModuleType]) -> Callable[[], dict[str, Any]] | None:
+    """What asks the live server of a module's options for its INFO; None when the options name none."""
+    told = Login.of({**options, "timeout": options["answer_timeout"]})
+    sentinels = Sentinels.of(options, told)
+    if not sentinels and not options["login_host"] and not options["login_unix_socket"]:
+        return None
+
+    def ask() -> dict[str, Any]:
+        redis = library()
+        login = find_master(redis, sentinels, told) if sentinels else told
+        with explained(redis, login), client(redis, login) as connection:
+            return dict(connection.info())
+
+    return ask
 
 
 def bytes_since(manifest: Manifest, info: dict[str, Any]) -> int | None:

@@ -31,6 +31,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection impor
 
 _PREFIX = "upkeep-scratch-"
 _RDB = "dump.rdb"
+_SOCKET = "s"
 _PROGRAMS = ("redis-server", "valkey-server")
 _LONGEST_SOCKET_PATH = 107  # bytes, a limit of the kernel
 _ABANDONED_AFTER = 60  # seconds; younger folders may be about to be claimed by their owner
@@ -77,11 +78,16 @@ class Reach:
         ]
 
 
-def reach(address: str, port: int = 0) -> Reach:
-    """A reach with a password of its own, at a free port when none is given. Raises OSError when it cannot be had."""
+def reach(address: str, port: int = 0, password: str = "") -> Reach:
+    """A reach, at a free port and with a new password when none are given. Raises OSError when it cannot be had."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family) as server:
-        return Reach(address, server.getsockname()[1], secrets.token_hex(32))
+        return Reach(address, server.getsockname()[1], password or secrets.token_hex(32))
+
+
+def scratch_login(folder: str, reachable: Reach, seconds: float) -> Login:
+    """Where the scratch server of a folder is for this process."""
+    return Login(unix_socket=os.path.join(folder, _SOCKET), password=reachable.password, timeout=seconds)
 
 
 @contextlib.contextmanager
@@ -174,7 +180,7 @@ def available_memory() -> int | None:
 def _server(
     library: ModuleType, binary: str, folder: str, settings: Sequence[str], patience: Patience, password: str
 ) -> Iterator[Any]:
-    socket_path = os.path.join(folder, "s")
+    socket_path = os.path.join(folder, _SOCKET)
     if len(os.fsencode(socket_path)) > _LONGEST_SOCKET_PATH:
         raise ScratchError(f"the path {folder} is too long for a unix socket; choose a shorter scratch_dir")
     process = _start(binary, folder, [*_settings(server_version(binary), folder, socket_path), *settings])

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.examples import run_examples
 from tests.fixtures.redis import RedisFactory
 from tests.harness import run_module, start_module
 from tests.platform.parts.redis import RedisServer, seed
@@ -202,11 +201,3 @@ def test_a_private_server_that_is_killed_proves_nothing(
     assert answer["drill"]["rto_seconds"] is None
     assert statuses(answer)["snapshot_restore"] == "unknown"
     assert list(scratch.iterdir()) == []
-
-
-def test_the_examples_run(seeded_redis: RedisServer, taken: Path) -> None:
-    replacements = {
-        "/var/backups/redis/cache.rdb.zst": str(taken),
-        "redis.example.org": f"127.0.0.1\n    login_port: {seeded_redis.port}",
-    }
-    run_examples("redis_restore", replacements, {"redis_password": seeded_redis.password})

@@ -90,11 +90,16 @@ class RedisServer:
         """Where the server itself saves."""
         return self.folder / "dump.rdb"
 
+    @property
+    def argv(self) -> list[str]:
+        """The command that runs it, once its settings were written."""
+        return [self._binary, str(self._config_file)]
+
     def start(self) -> None:
         """Start it unless it runs, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
-        self.process.start([self._binary, str(self._config_file)], self._answers)
+        self.process.start(self.argv, self._answers)
 
     def stop(self) -> None:
         """Stop it as an init system would."""
