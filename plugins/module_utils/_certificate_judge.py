@@ -180,8 +180,7 @@ class CertificateJudge:
 
     def _expiry(self, subject: _Subject, certificate: Certificate, parent: str = "") -> None:
         status, told, threshold = self._dates(certificate, subject.fault)
-        due = self._due(certificate)
-        hint = "" if status == "ok" else f"Renew it and reload the server (renewal was due on {due:%Y-%m-%d})"
+        hint = "" if status == "ok" else self._renewal_hint(certificate)
         if self._now < certificate.not_before:
             hint = "Use it later, and check the clock of this host and of the one that issued it"
         self._builder.add(
@@ -327,6 +326,9 @@ class CertificateJudge:
 
     def _days_left(self, certificate: Certificate) -> float:
         return round((certificate.not_after - self._now).total_seconds() / _DAY, 2)
+
+    def _renewal_hint(self, certificate: Certificate) -> str:
+        return f"Renew it and reload the server (renewal was due on {self._due(certificate):%Y-%m-%d})"
 
     @staticmethod
     def _due(certificate: Certificate) -> datetime:

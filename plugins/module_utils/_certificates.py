@@ -130,6 +130,7 @@ def covers(names: tuple[str, ...], host: str) -> bool:
     return wanted_address in names
 
 
+@lru_cache(maxsize=8192)
 def common_name(certificate: Certificate) -> str:
     """A short name for people: the first host name, else the common name, else the whole subject."""
     if certificate.names:
@@ -175,7 +176,9 @@ def _facts(x509: ModuleType, certificate: Any) -> Certificate:
     extensions = {extension.oid.dotted_string: extension.value for extension in certificate.extensions}
     constraints = extensions.get("2.5.29.19")
     usage = extensions.get("2.5.29.15")
-    subject_bytes, issuer_bytes = certificate.subject.public_bytes(), certificate.issuer.public_bytes()
+    # Each access makes these objects anew.
+    subject, issuer = certificate.subject, certificate.issuer
+    subject_bytes, issuer_bytes = subject.public_bytes(), issuer.public_bytes()
     is_authority = bool(constraints and constraints.ca and (usage is None or usage.key_cert_sign))
     names = _names(x509, extensions)
     key, weaknesses = _key_strength(certificate)
@@ -183,8 +186,8 @@ def _facts(x509: ModuleType, certificate: Any) -> Certificate:
     if not (is_authority and subject_bytes == issuer_bytes and not names):
         weaknesses += _signature_weaknesses(certificate)
     return Certificate(
-        subject=certificate.subject.rfc4514_string(),
-        issuer=certificate.issuer.rfc4514_string(),
+        subject=subject.rfc4514_string(),
+        issuer=issuer.rfc4514_string(),
         names=names,
         serial=f"{certificate.serial_number:X}",
         not_before=_utc(certificate, "not_valid_before"),

@@ -290,6 +290,8 @@ def main() -> None:
         # Thousands of small objects that all live to the end: to look for garbage among them is a tenth of the time.
         gc.disable()
         judge = judged(module.params)
+        # Nor is it worth while at the end of the process.
+        gc.freeze()
     except (MissingDependencyError, ValueError) as error:
         module.fail_json(msg=str(error))
     exit_with_findings(module, judge.findings, certificates=judge.certificates)
