@@ -1,7 +1,7 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the module redis_cache does with a server: look, sweep, purge. Each returns the module's answer."""
+"""What the module redis_cache does with a server, in each of its states. Each returns the module's answer."""
 
 from __future__ import annotations
 
@@ -18,15 +18,35 @@ from ansible_collections.upkeep.ops.plugins.module_utils import _redis_keys as k
 from ansible_collections.upkeep.ops.plugins.module_utils._progress import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import Login, client
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_memory import purge
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_policy import RefusedError, Wish, configure
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import Sentinels, find_master
 from ansible_collections.upkeep.ops.plugins.module_utils._resource_findings import human
-from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_duration
+from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration, isoformat, parse_duration
+from ansible_collections.upkeep.ops.plugins.module_utils._warm_up import (
+    Limits,
+    Pace,
+    Warmed,
+    check_urls,
+    fetcher,
+    warm_keys,
+    warm_urls,
+)
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 
-class RefusedError(Exception):
-    """It was not done, to keep data or because it would have no effect; the text says why and what to do."""
+#: Argument spec of the options that :class:`Scope` is made of.
+SCOPE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "interval": {"type": "float", "default": 5},
+    "sample_keys": {"type": "int", "default": 5000, "no_log": False},
+    "sample_seconds": {"type": "float", "default": 10},
+    "sample_elements": {"type": "int", "default": 5},
+    "prefixes": {"type": "int", "default": 20},
+    "largest": {"type": "int", "default": 10},
+    "slow_log_entries": {"type": "int", "default": 128},
+    "slow_log_age": {"type": "str", "default": "7d"},
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,12 @@ class Server:
 
     library: ModuleType
     login: Login
+
+    @classmethod
+    def found(cls, library: ModuleType, login: Login, options: Mapping[str, Any]) -> Server:
+        """The server itself, or the master that the Sentinels of the options know. Raises SentinelError."""
+        sentinels = Sentinels.of(options, login)
+        return cls(library, find_master(library, sentinels, login) if sentinels else login)
 
     def client(self) -> AbstractContextManager[Any]:
         """A client with one connection; names of keys survive it also where they are no text."""
@@ -59,7 +85,7 @@ class Scope:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Scope:
         """From the options of the module. Raises ValueError when one makes no sense."""
-        chosen = {name: options[name] for name in cls.__dataclass_fields__}
+        chosen = {name: options[name] for name in SCOPE_OPTIONS}
         chosen["slow_log_age"] = parse_duration(options["slow_log_age"])
         for name, value in chosen.items():
             if value < 0:
@@ -164,3 +190,72 @@ def purged(server: Server, sleep: Sleep, dry: bool) -> dict[str, Any]:
     elif found["given_back_bytes"] < 0:
         message = f"nothing was given back, and the memory of {before} grew by {given} meanwhile"
     return {"changed": found["worthwhile"], "server": about, "message": message, "purge": found}
+
+
+def configured(server: Server, wish: Wish, dry: bool) -> dict[str, Any]:
+    """Change the policy. Raises RefusedError."""
+    with server.client() as asked:
+        found = configure(server.library, asked, wish, dry)
+        about = figures.server(asked.info())
+    before, after = found["before"], found["after"]
+    message = f"maxmemory-policy is {after} already"
+    if before != after:
+        kept = {None: "would be", True: "was", False: "was, only until the next restart,"}[found["persisted"]]
+        message = "; ".join([f"maxmemory-policy {kept} changed from {before} to {after}", *found["obstacles"]])
+    difference = {"before": {"maxmemory-policy": before}, "after": {"maxmemory-policy": after}}
+    return {"changed": before != after, "server": about, "message": message, "policy": found, "diff": difference}
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What to ask for, and how. ``verify`` is how certificates are checked, as requests has it."""
+
+    urls: list[str]
+    keys: list[str]
+    database: int
+    limits: Limits
+    verify: bool | str
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> WarmUp:
+        """From the options of the module. Raises ValueError when one makes no sense."""
+        limits = Limits(options["rate"], options["concurrency"], options["latency_limit_ms"], options["timeout"])
+        limits.check()
+        if not options["urls"] and not options["keys"]:
+            raise ValueError("there is nothing to warm up: name urls or keys")
+        check_urls(options["urls"])
+        verify = options["ca_certs"] or True if options["validate_certs"] else False
+        return cls(options["urls"], options["keys"], options["database"], limits, verify)
+
+
+def warmed(
+    server: Server, plan: WarmUp, requests: ModuleType | None, progress: Progress, clock: Clock, sleep: Sleep
+) -> dict[str, Any]:
+    """Ask for the URLs, then touch the keys. ``requests`` is the library, None when there are no URLs."""
+    pace, came = Pace(plan.limits.rate, clock, sleep), Warmed(len(plan.urls) + len(plan.keys))
+    begun = clock()
+    with server.client() as asked:
+        about = figures.server(asked.info())
+        if requests:
+            fetch = fetcher(requests, plan.limits.timeout, plan.verify)
+            warm_urls(plan.urls, fetch, plan.limits, pace, came, progress)
+        answered = came.answered
+        warm_keys(asked, plan.database, plan.keys, plan.limits, pace, came, progress)
+    progress.finish(came.done)
+    told = f"{came.answered} of {came.total} were warmed up"
+    told += f", {came.missing} keys are not there" if came.missing else ""
+    told += (
+        f", {came.failed} failed, such as {came.errors[0]['what']}: {came.errors[0]['error']}" if came.errors else ""
+    )
+    told += f"; stopped, because {came.stopped}" if came.stopped else ""
+    return {"changed": answered > 0, "server": about, "message": told, "warm_up": came.as_dict(clock() - begun)}
+
+
+def warm_up_foretold(server: Server, plan: WarmUp) -> dict[str, Any]:
+    """What a warm-up would ask for."""
+    with server.client() as asked:
+        about = figures.server(asked.info())
+    total = len(plan.urls) + len(plan.keys)
+    at_least = format_duration(total / plan.limits.rate)
+    message = f"would ask for {len(plan.urls)} URLs and touch {len(plan.keys)} keys, in at least {at_least}"
+    return {"changed": bool(plan.urls), "server": about, "message": message, "warm_up": Warmed(total).as_dict(0)}

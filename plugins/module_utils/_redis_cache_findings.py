@@ -58,6 +58,15 @@ class CacheJudge:
         if found["missing"]:
             self._missing(found["missing"])
 
+    def judge_warm_up(self, answer: Mapping[str, Any]) -> None:
+        """The finding on a warm-up."""
+        came = answer["warm_up"]
+        hint = "See errors of the result; the cache fills by itself as it is used, only more slowly"
+        bad = came["failed"] or came["stopped"]
+        self._add(
+            "warm_up", "warning" if bad else "ok", answer["message"], value=came["answered"], hint=hint if bad else ""
+        )
+
     def _hit_ratio(self, figures: Mapping[str, Any]) -> None:
         ratio, lookups, limit = figures["hit_ratio"], figures["lookups"], self._limits["hit_ratio"]
         while_ = f"of {lookups} look-ups in {figures['seconds']:g} s"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: redis_cache
-short_description: Judge how a Redis or Valkey server does, sweep its expired keys and give memory back
+short_description: Judge a Redis server, sweep its expired keys, purge its memory, set its policy, warm it up
 version_added: 1.0.0
 author: The upkeep.ops authors (@upkeep-ops)
 description:
@@ -18,10 +18,15 @@ description:
     of. It goes over all keys by C(SCAN) without C(MATCH), in which the server drops each expired key that it comes
     across. No command is sent that could remove a living key, and the user needs no right to write."
   - "O(state=purged) lets the allocator give back the memory that nobody uses (C(MEMORY PURGE)), and tells how much."
+  - "O(state=configured) changes C(maxmemory-policy) and lets the server write that into its configuration file, with
+    all else that was changed by C(CONFIG SET) before. It is refused when data or the change itself could be lost."
+  - "O(state=warmed) asks for URLs, or touches keys, no faster than O(rate) and O(concurrency) allow. It stops when of
+    the last five answers half took longer than O(latency_limit_ms), or when five requests in succession failed."
   - Nothing that is done here holds the server up; C(KEYS) is never used.
 extends_documentation_fragment:
   - upkeep.ops._attributes
   - upkeep.ops._redis_connection
+  - upkeep.ops._redis_connection.sentinel
   - upkeep.ops._checks
 attributes:
   check_mode:
@@ -29,15 +34,15 @@ attributes:
     details: >-
       O(state=swept) estimates from a sample of O(sample_keys) keys how many are expired and present; the expired ones
       that the sample comes across go, as they would with any look at them. O(state=purged) estimates what would be
-      given back.
+      given back. O(state=warmed) asks for nothing.
   diff_mode:
-    support: none
-    details: Neither expired keys nor unused memory can be seen by a client.
+    support: partial
+    details: Shows C(maxmemory-policy). Neither expired keys nor unused memory can be seen by a client.
   idempotent:
-    support: full
+    support: partial
     details: >-
       O(state=swept) is changed only when expired keys were removed by it, O(state=purged) only when the server's memory
-      fell by more than 1 %.
+      fell by more than 1 %. O(state=warmed) is changed when a URL was answered, for only that can fill a cache.
 options:
   name:
     description: What to call the server in findings, whose subject is C(redis:<name>). The default is its address.
@@ -45,14 +50,15 @@ options:
   use:
     description:
       - Whether its content can be made again (V(cache)) or not (V(store)), as that of queues, sessions and locks.
-      - Only a cache is judged by its hit ratio and its keys without expiry.
+      - Only a cache is judged by its hit ratio and its keys without expiry, and is given another policy without
+        O(force).
     type: str
     choices: [cache, store]
     default: store
   state:
     description: What to do.
     type: str
-    choices: [checked, swept, purged]
+    choices: [checked, swept, purged, configured, warmed]
     default: checked
   interval:
     description: Seconds between the two samples.
@@ -136,14 +142,54 @@ options:
     description: Seconds to pause after each thousand keys of a sweep, to leave the server time for others.
     type: float
     default: 0.001
+  maxmemory_policy:
+    description: What the server evicts when its memory is full, for O(state=configured).
+    type: str
+    choices: [noeviction, allkeys-lru, allkeys-lfu, allkeys-random, volatile-lru, volatile-lfu, volatile-random,
+              volatile-ttl]
+  force:
+    description:
+      - Change the policy also of a store, without C(maxmemory), to a C(volatile) one where hardly any key has an
+        expiry, or where the server cannot write it into its configuration file and will lose it at its restart.
+    type: bool
+    default: false
+  urls:
+    description:
+      - What to ask for with C(GET), in this order, for O(state=warmed). O(timeout) is the time for a whole answer,
+        O(ca_certs) and O(validate_certs) hold here too.
+    type: list
+    elements: str
+    default: []
+  keys:
+    description: What to touch (C(TOUCH)), so that it counts as used a moment ago, for O(state=warmed).
+    type: list
+    elements: str
+    default: []
+  database:
+    description: Number of the database with O(keys).
+    type: int
+    default: 0
+  rate:
+    description: How many URLs and keys a second at most.
+    type: float
+    default: 50
+  concurrency:
+    description: How many URLs at a time at most.
+    type: int
+    default: 4
+  latency_limit_ms:
+    description: The warm-up stops when of the last five answers half took longer.
+    type: float
+    default: 1000
   progress_file:
     description:
-      - File that gets a line of JSON about each second of a sweep, with C(keys), C(total) and C(seconds).
-        Follow it with C(tail -f).
+      - File that gets a line of JSON about each second of a sweep or warm-up, with what was done (C(keys)
+        or C(requests)), C(total) and C(seconds). Follow it with C(tail -f).
     type: path
 notes:
   - "The least rights of an ACL user: C(+info +select +multi +exec +scan) for O(state=swept), C(+info +memory|purge
-    +memory|malloc-stats) for O(state=purged), and for O(state=checked) C(+info +select +multi +exec +scan +pttl +type
+    +memory|malloc-stats) for O(state=purged), C(+info +config|set +config|rewrite) for O(state=configured), C(+info
+    +select +touch ~*) for O(state=warmed), and for O(state=checked) C(+info +select +multi +exec +scan +pttl +type
     +memory|usage +memory|stats +memory|doctor +slowlog|get ~*). What of this C(checked) may not look at is one finding,
     V(unknown); before Redis 7 C(+memory) and C(+slowlog) stand for their parts."
   - Looking at the expiry of the sampled keys counts as a look-up of each in the server's totals, after the interval.
@@ -173,21 +219,40 @@ EXAMPLES = r"""
     login_host: redis.example.org
     login_password: "{{ redis_password }}"
     state: purged
+
+- name: Let the cache evict what was used least, and keep that over a restart
+  upkeep.ops.redis_cache:
+    login_host: redis.example.org
+    login_password: "{{ redis_password }}"
+    use: cache
+    state: configured
+    maxmemory_policy: allkeys-lru
+
+- name: Warm the cache up
+  upkeep.ops.redis_cache:
+    login_host: redis.example.org
+    login_password: "{{ redis_password }}"
+    state: warmed
+    urls:
+      - http://www.example.org/api/news
+    keys:
+      - settings:all
+    rate: 20
 """
 
 RETURN = r"""
 findings:
   description: What was found, worst first.
-  returned: with O(state=checked)
+  returned: with O(state=checked) and O(state=warmed)
   type: list
   elements: dict
 status:
   description: The worst status of all findings.
-  returned: with O(state=checked)
+  returned: with O(state=checked) and O(state=warmed)
   type: str
 summary:
   description: How many findings of each status there are.
-  returned: with O(state=checked)
+  returned: with O(state=checked) and O(state=warmed)
   type: str
 server:
   description: The C(name), C(version) and C(role) of the server.
@@ -196,7 +261,7 @@ server:
   sample: {"name": "redis", "version": "7.0.15", "role": "master"}
 message:
   description: What was done, or would be in check mode, in one sentence.
-  returned: with O(state=swept) and O(state=purged)
+  returned: with every other O(state) than V(checked)
   type: str
 interval:
   description: What happened between the two samples. A figure is null when the server does not tell it.
@@ -326,6 +391,35 @@ purge:
     given_back_bytes: {description: The difference. Less than 0 when it grew meanwhile., type: int}
     estimated: {description: Whether this is an estimate., type: bool}
     worthwhile: {description: Whether it was more than 1 %., type: bool}
+policy:
+  description: What came of the change of C(maxmemory-policy).
+  returned: with O(state=configured)
+  type: dict
+  contains:
+    before: {description: The policy before., type: str}
+    after: {description: The policy that was asked for., type: str}
+    persisted:
+      description: Whether the change was written into the configuration file. Null when nothing was changed.
+      type: bool
+    obstacles: {description: What spoke against the change and was overruled by O(force)., type: list, elements: str}
+warm_up:
+  description: What came of the warm-up.
+  returned: with O(state=warmed)
+  type: dict
+  contains:
+    total: {description: URLs and keys., type: int}
+    answered: {description: URLs answered well and keys touched., type: int}
+    missing: {description: Keys that are not there., type: int}
+    failed: {description: URLs that failed., type: int}
+    not_reached: {description: Those that were not asked for, because it was stopped., type: int}
+    stopped: {description: Why it was stopped. Null when it was not., type: str}
+    errors:
+      description: The first twenty failures, each with C(what) failed and the C(error).
+      type: list
+      elements: dict
+    seconds: {description: How long it took., type: float}
+    median_ms: {description: Half of the answers took longer. Null without any., type: float}
+    slowest_ms: {description: The slowest answer. Null without any., type: float}
 """
 
 import time
@@ -344,70 +438,95 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection impor
     RedisAccessError,
     explained,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_policy import POLICIES, RefusedError, Wish
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import SENTINEL_OPTIONS, SentinelError
 from ansible_collections.upkeep.ops.plugins.module_utils._signals import StoppedError, stop_by_exception
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
+
+STATES = ["checked", "swept", "purged", "configured", "warmed"]
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **CONNECTION_OPTIONS,
+            **SENTINEL_OPTIONS,
             "name": {"type": "str"},
             "use": {"type": "str", "choices": ["cache", "store"], "default": "store"},
-            "state": {"type": "str", "choices": ["checked", "swept", "purged"], "default": "checked"},
-            "interval": {"type": "float", "default": 5},
-            "sample_keys": {"type": "int", "default": 5000, "no_log": False},
-            "sample_seconds": {"type": "float", "default": 10},
-            "sample_elements": {"type": "int", "default": 5},
-            "prefixes": {"type": "int", "default": 20},
-            "largest": {"type": "int", "default": 10},
-            "slow_log_entries": {"type": "int", "default": 128},
-            "slow_log_age": {"type": "str", "default": "7d"},
+            "state": {"type": "str", "choices": STATES, "default": "checked"},
+            **cache.SCOPE_OPTIONS,
             "thresholds": {
                 "type": "dict",
                 "default": {},
                 "options": {name: {"type": "float", "no_log": False} for name in THRESHOLDS},
             },
             "pause": {"type": "float", "default": 0.001},
+            "maxmemory_policy": {"type": "str", "choices": list(POLICIES)},
+            "force": {"type": "bool", "default": False},
+            "urls": {"type": "list", "elements": "str", "default": []},
+            "keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "database": {"type": "int", "default": 0},
+            "rate": {"type": "float", "default": 50},
+            "concurrency": {"type": "int", "default": 4},
+            "latency_limit_ms": {"type": "float", "default": 1000},
             "progress_file": {"type": "path"},
             "fail_on": FAIL_ON_OPTION,
         },
+        required_if=[("state", "configured", ["maxmemory_policy"])],
         supports_check_mode=True,
     )
     stop_by_exception()
     login = Login.of(module.params)
+    builder = FindingsBuilder(utc_now())
     try:
         library = load("redis")
-        with explained(library, login):
-            answer = run(module, cache.Server(library, login))
-    except (RedisAccessError, MissingDependencyError) as error:
+        server = cache.Server.found(library, login, module.params)
+        with explained(library, server.login):
+            answer = run(module, server, builder)
+    except (RedisAccessError, MissingDependencyError, SentinelError) as error:
         module.fail_json(msg=str(error))
-    except (cache.RefusedError, ValueError) as error:
+    except (RefusedError, ValueError) as error:
         module.fail_json(msg=f"{login.url}: {error}")
     except StoppedError as error:
         module.fail_json(msg=f"{login.url}: {error}; no living key was touched, and it can be run again")
-    findings = answer.pop("findings", None)
-    if findings is None:
+    if not builder.findings:
         module.exit_json(**answer)
-    exit_with_findings(module, findings, **answer)
+    exit_with_findings(module, builder.findings, **answer)
 
 
-def run(module: AnsibleModule, server: cache.Server) -> dict[str, Any]:
-    """Do what the state says; the module's answer."""
-    options = module.params
+def run(module: AnsibleModule, server: cache.Server, builder: FindingsBuilder) -> dict[str, Any]:
+    """Do what the state says; the module's answer, and the findings into the builder."""
+    options, dry = module.params, module.check_mode
+    name = options["name"] or server.login.url.split("://", 1)[1]
+    judge = CacheJudge(name, options["use"], options["thresholds"], builder)
     if options["state"] == "checked":
-        found = cache.look(server, cache.Scope.of(options), utc_now(), time.monotonic, time.sleep)
-        name = options["name"] or server.login.url.split("://", 1)[1]
-        builder = FindingsBuilder(utc_now())
-        CacheJudge(name, options["use"], options["thresholds"], builder).judge(found)
-        return {**found, "findings": builder.findings}
+        answer = cache.look(server, cache.Scope.of(options), utc_now(), time.monotonic, time.sleep)
+        judge.judge(answer)
+        return answer
     if options["state"] == "purged":
-        return cache.purged(server, time.sleep, dry=module.check_mode)
-    if module.check_mode:
-        return cache.sweep_estimate(server, cache.Scope.of(options), time.monotonic)
-    what = f"sweep of {server.login.url}"
-    with Progress(what, options["progress_file"] or "", time.monotonic, module.log, unit="keys") as progress:
-        return cache.swept(server, lambda: time.sleep(options["pause"]), progress, time.monotonic)
+        return cache.purged(server, time.sleep, dry)
+    if options["state"] == "configured":
+        wish = Wish(options["maxmemory_policy"], options["use"] == "store", options["force"])
+        return cache.configured(server, wish, dry)
+    if options["state"] == "swept":
+        if dry:
+            return cache.sweep_estimate(server, cache.Scope.of(options), time.monotonic)
+        with progress_of(module, server, "keys") as progress:
+            return cache.swept(server, lambda: time.sleep(options["pause"]), progress, time.monotonic)
+    plan = cache.WarmUp.of(options)
+    requests = load("requests") if plan.urls else None
+    if dry:
+        return cache.warm_up_foretold(server, plan)
+    with progress_of(module, server, "requests") as progress:
+        answer = cache.warmed(server, plan, requests, progress, time.monotonic, time.sleep)
+    judge.judge_warm_up(answer)
+    return answer
+
+
+def progress_of(module: AnsibleModule, server: cache.Server, unit: str) -> Progress:
+    """Tells how far the sweep or warm-up is."""
+    what = f"{module.params['state']} {server.login.url}"
+    return Progress(what, module.params["progress_file"] or "", time.monotonic, module.log, unit=unit)
 
 
 if __name__ == "__main__":

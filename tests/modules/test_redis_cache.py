@@ -17,8 +17,10 @@ import pytest
 import redis
 
 from tests.examples import run_examples
+from tests.fixtures.http import HttpServer
 from tests.fixtures.redis import RedisFactory
 from tests.harness import run_module, start_module
+from tests.platform.parts.process import ServerProcess, free_port
 from tests.platform.parts.redis import SECOND_DATABASE, RedisServer, seed
 
 LOOKER = "+info +select +multi +exec +scan +pttl +type +memory|usage +memory|stats +memory|doctor +slowlog|get"
@@ -84,6 +86,7 @@ while time.monotonic() < end:
             pipeline.pexpire(key, 3_600_000)
             pipeline.get(key)
     pipeline.execute()
+    time.sleep(0.002)
 print(json.dumps(book))
 """
 
@@ -117,7 +120,7 @@ def test_a_sweep_removes_what_is_expired_and_touches_nothing_that_lives(redis_se
     witness = {key: redis_server.client().dump(key) for key in redis_server.client().scan_iter("string:*", count=1000)}
     fill_expired(redis_server, 8000)  # the walk of the witness removed them
     before = stat(redis_server, "expired_keys")
-    with writers(redis_server, 3, 3) as books:
+    with writers(redis_server, 3, 2.5) as books:
         answers = [cache(redis_server, state="swept", pause=0.005) for _ in range(2)]
         kept = books()
     assert answers[0]["changed"] is True and not answers[0]["failed"]
@@ -361,12 +364,194 @@ def resident(server: RedisServer) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
+# --- the policy ---
+
+
+def policy_of(server: RedisServer) -> str:
+    return server.cli("config", "get", "maxmemory-policy").splitlines()[1]
+
+
+def restart(server: RedisServer) -> None:
+    """Start it anew from its configuration file as it is now."""
+    server.stop()
+    server.process.start(["redis-server", str(server.folder / "redis.conf")], lambda: _pings(server.port))
+
+
+def test_a_policy_is_kept_over_a_restart(start_redis: RedisFactory) -> None:
+    server = start_redis(config=["maxmemory 64mb"])
+    wish = {"use": "cache", "state": "configured", "maxmemory_policy": "allkeys-lfu"}
+    foretold = cache(server, **wish, check=True, diff=True)
+    assert foretold["changed"] is True and policy_of(server) == "noeviction"
+    assert foretold["diff"] == {
+        "before": {"maxmemory-policy": "noeviction"},
+        "after": {"maxmemory-policy": "allkeys-lfu"},
+    }
+    answer = cache(server, **wish)
+    assert answer["changed"] is True and answer["policy"]["persisted"] is True and policy_of(server) == "allkeys-lfu"
+    restart(server)
+    assert policy_of(server) == "allkeys-lfu"
+    again = cache(server, **wish)
+    assert again["changed"] is False and "already" in again["message"]
+    assert "maxmemory_policy" in cache(server, state="configured")["msg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "reason"),
+    [
+        ({"use": "store"}, ["maxmemory 64mb"], "is a store"),
+        ({}, ["maxmemory 64mb"], "is a store"),  # what is not said to be a cache
+        ({"use": "cache"}, [], "maxmemory is 0"),
+        ({"use": "cache", "maxmemory_policy": "volatile-ttl"}, ["maxmemory 64mb"], "0 of its 300 keys have an expiry"),
+    ],
+)
+def test_a_policy_that_would_do_harm_or_nothing_is_refused_unless_forced(
+    start_redis: RedisFactory, options: dict[str, Any], settings: list[str], reason: str
+) -> None:
+    server = start_redis(config=settings)
+    server.client().mset({f"key:{number}": number for number in range(300)})
+    wish = {"state": "configured", "maxmemory_policy": "allkeys-lru", **options}
+    for check in (True, False):
+        refused = cache(server, **wish, check=check)
+        assert refused["failed"] and reason in refused["msg"] and "force=true" in refused["msg"]
+    assert policy_of(server) == "noeviction"
+    forced = cache(server, **wish, force=True)
+    assert forced["changed"] is True and reason in forced["message"]
+    assert policy_of(server) == wish["maxmemory_policy"]
+
+
+def test_a_policy_that_cannot_be_kept_is_not_changed(start_redis: RedisFactory, tmp_path: Path) -> None:
+    server = start_redis(config=["maxmemory 64mb"])
+    file = server.folder / "redis.conf"
+    file.rename(tmp_path / "aside")
+    file.mkdir()
+    wish = {"use": "cache", "state": "configured", "maxmemory_policy": "allkeys-lru"}
+    refused = cache(server, **wish)
+    assert refused["failed"] and "could not write the change into its configuration file" in refused["msg"]
+    assert policy_of(server) == "noeviction"
+    forced = cache(server, **wish, force=True)
+    assert forced["policy"]["persisted"] is False and "only until the next restart" in forced["message"]
+
+
+def test_a_server_without_a_configuration_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    port = free_port()
+    server = ServerProcess("bare", tmp_path)
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--maxmemory", "64mb", "--save", ""]
+    server.start(["redis-server", *arguments], lambda: _pings(port))
+    try:
+        wish = {"login_host": "127.0.0.1", "login_port": port, "use": "cache", "state": "configured"}
+        refused = run_module("redis_cache", {**wish, "maxmemory_policy": "allkeys-lru"})
+    finally:
+        server.stop()
+    assert refused["failed"] and "--maxmemory-policy allkeys-lru among its arguments" in refused["msg"]
+
+
+def _pings(port: int) -> bool:
+    try:
+        return bool(redis.Redis(port=port, retry=None).ping())
+    except redis.RedisError:
+        return False
+
+
+def test_a_user_who_may_not_write_the_file_leaves_the_policy_as_it_was(start_redis: RedisFactory) -> None:
+    server = start_redis(users=["setter on >pw -@all +info +config|set"], config=["maxmemory 64mb"])
+    login = {"login_user": "setter", "login_password": "pw"}
+    wish = {"use": "cache", "state": "configured", "maxmemory_policy": "allkeys-lru"}
+    refused = cache(server, **wish, **login)
+    assert refused["failed"] and "config|rewrite" in refused["msg"] and policy_of(server) == "noeviction"
+    server.cli("acl", "setuser", "setter", "-config|set")
+    assert "config|set" in cache(server, **wish, **login)["msg"]
+
+
+# --- the warm-up ---
+
+
+def test_urls_are_asked_for_and_keys_touched_at_the_rate(
+    redis_server: RedisServer, http_server: HttpServer, tmp_path: Path
+) -> None:
+    client = redis_server.client(1)
+    client.mset({f"page:{number}": number for number in range(30)})
+    urls = [f"{http_server.url}/says/page={number}" for number in range(20)]
+    keys = [f"page:{number}" for number in range(40)]
+    options = {"state": "warmed", "urls": urls, "keys": keys, "database": 1, "rate": 30, "name": "cache"}
+    foretold = cache(redis_server, **options, check=True)
+    assert foretold["changed"] is True and "20 URLs and touch 40 keys" in foretold["message"]
+    assert not [path for _method, path, _headers in http_server.seen if "page=" in path]
+    before = stat(redis_server, "keyspace_hits")
+    answer = cache(redis_server, **options, progress_file=str(tmp_path / "progress"))
+    assert answer["changed"] is True and answer["status"] == "ok", answer
+    assert sorted(path for _method, path, _headers in http_server.seen if "page=" in path) == sorted(
+        url.removeprefix(http_server.url) for url in urls
+    )
+    came = answer["warm_up"]
+    assert (came["answered"], came["missing"], came["failed"], came["not_reached"]) == (50, 10, 0, 0)
+    assert came["seconds"] >= 60 / 30 - 0.1 and came["stopped"] is None
+    assert stat(redis_server, "keyspace_hits") - before == 30
+    lines = [json.loads(line) for line in (tmp_path / "progress").read_text().splitlines()]
+    assert lines[-1]["requests"] == 60 and len(lines) >= 3
+    only_keys = cache(redis_server, state="warmed", keys=keys[:5], database=1)
+    assert only_keys["changed"] is False and only_keys["warm_up"]["answered"] == 5
+
+
+def test_errors_are_told_without_secrets(redis_server: RedisServer, http_server: HttpServer) -> None:
+    urls = [
+        f"{http_server.url}/status/404",
+        f"{http_server.url}/drip-body",
+        f"{http_server.url}/drip-head",
+        "http://user:hunter2@127.0.0.1:1/?token=hunter2",
+        f"{http_server.url}/up",
+    ]
+    answer = cache(redis_server, state="warmed", urls=urls, timeout=1, name="cache")
+    assert answer["warm_up"]["failed"] == 4 and answer["warm_up"]["answered"] == 1 and answer["changed"] is True
+    found = finding(answer, "warm_up")
+    assert found["status"] == "warning" and answer["warm_up"]["seconds"] < 5
+    errors = {each["what"]: each["error"] for each in answer["warm_up"]["errors"]}
+    assert errors[f"{http_server.url}/status/404"] == "HTTP status 404"
+    assert (
+        "within 1 s" in errors[f"{http_server.url}/drip-body"]
+        and "within 1 s" in errors[f"{http_server.url}/drip-head"]
+    )
+    assert "refused" in errors["http://127.0.0.1:1/?..."]
+    assert "hunter2" not in json.dumps([answer["findings"], answer["warm_up"], answer["message"]])
+
+
+def test_it_stops_when_answers_become_slow(redis_server: RedisServer, http_server: HttpServer) -> None:
+    urls = [f"{http_server.url}/up"] * 5 + [f"{http_server.url}/slow/120"] * 40
+    answer = cache(redis_server, state="warmed", urls=urls, latency_limit_ms=80, rate=200, concurrency=2, name="cache")
+    came = answer["warm_up"]
+    assert "longer than 80 ms" in came["stopped"] and 8 <= came["answered"] <= 12
+    assert came["not_reached"] == 45 - came["answered"] and came["median_ms"] is not None
+    assert finding(answer, "warm_up")["status"] == "warning"
+
+
+def test_it_stops_when_the_site_is_down_or_its_answers_are_huge(
+    redis_server: RedisServer, http_server: HttpServer
+) -> None:
+    down = cache(redis_server, state="warmed", urls=["http://127.0.0.1:1/"] * 30, rate=500, name="cache")
+    assert "in succession failed" in down["warm_up"]["stopped"] and down["warm_up"]["failed"] < 12
+    assert down["changed"] is False
+    huge = cache(redis_server, state="warmed", urls=[f"{http_server.url}/huge/200"], timeout=0.5, name="cache")
+    assert "no whole answer within 0.5 s" in huge["warm_up"]["errors"][0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"urls": ["ftp://x/"]}, "is no URL"),
+        ({"urls": ["http://x/"], "rate": 0}, "must be more than 0"),
+        ({"keys": ["x"], "concurrency": 0}, "must be more than 0"),
+        ({}, "name urls or keys"),
+    ],
+)
+def test_a_warm_up_that_makes_no_sense(looked_at: RedisServer, options: dict[str, Any], words: str) -> None:
+    assert words in cache(looked_at, state="warmed", **options)["msg"]
+
+
 # --- servers that cannot be asked ---
 
 
-@pytest.mark.parametrize("state", ["checked", "swept", "purged"])
+@pytest.mark.parametrize("state", ["checked", "swept", "purged", "configured", "warmed"])
 def test_a_wrong_password_is_named_and_shown_nowhere(looked_at: RedisServer, state: str) -> None:
-    answer = cache(looked_at, state=state, login_password="wrong-secret")
+    answer = cache(looked_at, state=state, login_password="wrong-secret", keys=["x"], maxmemory_policy="noeviction")
     assert answer["failed"] and "refuses the password of the default user" in answer["msg"]
     assert "wrong-secret" not in json.dumps(answer)
 
@@ -388,8 +573,12 @@ def test_nothing_listens(redis_server: RedisServer) -> None:
     assert "nothing listens there" in cache(redis_server, login_port=1)["msg"]
 
 
-def test_the_examples_run(looked_at: RedisServer) -> None:
+def test_the_examples_run(looked_at: RedisServer, http_server: HttpServer) -> None:
     where = f"127.0.0.1\n    login_port: {looked_at.port}"
     variables = {"redis_password": looked_at.password}
-    replacements = {"redis.example.org": where, "interval: 10": "interval: 0.1"}
-    assert "ok=3" in run_examples("redis_cache", replacements, variables)
+    replacements = {
+        "redis.example.org": where,
+        "interval: 10": "interval: 0.1",
+        "http://www.example.org/api/news": f"{http_server.url}/up",
+    }
+    assert "ok=5" in run_examples("redis_cache", replacements, variables)
