@@ -97,6 +97,17 @@ class Scope:
         return keys.Budget(self.sample_keys, self.sample_seconds, clock, lambda: random.randrange(keys.CURSORS))
 
 
+def progress(
+    server: Server, options: Mapping[str, Any], unit: str, clock: Clock, log: Callable[[str], None]
+) -> Progress:
+    """Tells how far a sweep or warm-up is. Raises ValueError when its file cannot be written."""
+    path = options["progress_file"] or ""
+    try:
+        return Progress(f"{options['state']} {server.login.url}", path, clock, log, unit=unit)
+    except OSError as error:
+        raise ValueError(f"the progress_file {path} cannot be written: {error.strerror}") from error
+
+
 def look(server: Server, scope: Scope, now: datetime, clock: Clock, sleep: Sleep) -> dict[str, Any]:
     """All figures, and under ``missing`` what could not be looked at and why."""
     missing: dict[str, str] = {}
@@ -135,14 +146,14 @@ def _sample(asked: Any, scope: Scope, info: figures.Info, clock: Clock) -> dict[
     return keys.told(found, figures.state(info)["keys"], figures.is_replica(info))
 
 
-def swept(server: Server, pause: Callable[[], None], progress: Progress, clock: Clock) -> dict[str, Any]:
+def swept(server: Server, pause: Callable[[], None], shown: Progress, clock: Clock) -> dict[str, Any]:
     """Remove the expired keys of all databases. Raises RefusedError on a replica."""
     with server.client() as asked:
         info, begun = _of_master(asked), clock()
-        done = keys.sweep(asked, figures.databases(info), pause, progress)
+        done = keys.sweep(asked, figures.databases(info), pause, shown)
     expired = sum(database.expired for database in done.values())
     seen = sum(database.seen for database in done.values())
-    progress.finish(seen + expired)
+    shown.finish(seen + expired)
     seconds = round(clock() - begun, 2)
     by_number = {str(number): asdict(database) for number, database in done.items()}
     return {
@@ -229,7 +240,7 @@ class WarmUp:
 
 
 def warmed(
-    server: Server, plan: WarmUp, requests: ModuleType | None, progress: Progress, clock: Clock, sleep: Sleep
+    server: Server, plan: WarmUp, requests: ModuleType | None, shown: Progress, clock: Clock, sleep: Sleep
 ) -> dict[str, Any]:
     """Ask for the URLs, then touch the keys. ``requests`` is the library, None when there are no URLs."""
     pace, came = Pace(plan.limits.rate, clock, sleep), Warmed(len(plan.urls) + len(plan.keys))
@@ -238,10 +249,10 @@ def warmed(
         about = figures.server(asked.info())
         if requests:
             fetch = fetcher(requests, plan.limits.timeout, plan.verify)
-            warm_urls(plan.urls, fetch, plan.limits, pace, came, progress)
+            warm_urls(plan.urls, fetch, plan.limits, pace, came, shown)
         answered = came.answered
-        warm_keys(asked, plan.database, plan.keys, plan.limits, pace, came, progress)
-    progress.finish(came.done)
+        warm_keys(asked, plan.database, plan.keys, plan.limits, pace, came, shown)
+    shown.finish(came.done)
     told = f"{came.answered} of {came.total} were warmed up"
     told += f", {came.missing} keys are not there" if came.missing else ""
     told += (

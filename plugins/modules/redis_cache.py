@@ -324,7 +324,9 @@ current:
     last_save_status: {description: What came of it. Or null., type: str}
     aof_status: {description: State of the append-only file. Null without one., type: str}
 keys:
-  description: What a sample of keys tells. Null when they cannot be asked for, or with O(sample_keys=0).
+  description: >-
+    What a sample of keys tells. Null when they cannot be asked for, or with O(sample_keys=0). In templates write
+    C(result['keys']), because C(result.keys) is a method.
   returned: with O(state=checked)
   type: dict
   contains:
@@ -411,7 +413,7 @@ warm_up:
     answered: {description: URLs answered well and keys touched., type: int}
     missing: {description: Keys that are not there., type: int}
     failed: {description: URLs that failed., type: int}
-    not_reached: {description: Those that were not asked for, because it was stopped., type: int}
+    not_reached: {description: Those that were not asked for because it was stopped., type: int}
     stopped: {description: Why it was stopped. Null when it was not., type: str}
     errors:
       description: The first twenty failures, each with C(what) failed and the C(error).
@@ -430,7 +432,6 @@ from ansible_collections.upkeep.ops.plugins.module_utils import _redis_cache as 
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
-from ansible_collections.upkeep.ops.plugins.module_utils._progress import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_cache_findings import THRESHOLDS, CacheJudge
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import (
     CONNECTION_OPTIONS,
@@ -511,22 +512,16 @@ def run(module: AnsibleModule, server: cache.Server, builder: FindingsBuilder) -
     if options["state"] == "swept":
         if dry:
             return cache.sweep_estimate(server, cache.Scope.of(options), time.monotonic)
-        with progress_of(module, server, "keys") as progress:
+        with cache.progress(server, options, "keys", time.monotonic, module.log) as progress:
             return cache.swept(server, lambda: time.sleep(options["pause"]), progress, time.monotonic)
     plan = cache.WarmUp.of(options)
     requests = load("requests") if plan.urls else None
     if dry:
         return cache.warm_up_foretold(server, plan)
-    with progress_of(module, server, "requests") as progress:
+    with cache.progress(server, options, "requests", time.monotonic, module.log) as progress:
         answer = cache.warmed(server, plan, requests, progress, time.monotonic, time.sleep)
     judge.judge_warm_up(answer)
     return answer
-
-
-def progress_of(module: AnsibleModule, server: cache.Server, unit: str) -> Progress:
-    """Tells how far the sweep or warm-up is."""
-    what = f"{module.params['state']} {server.login.url}"
-    return Progress(what, module.params["progress_file"] or "", time.monotonic, module.log, unit=unit)
 
 
 if __name__ == "__main__":

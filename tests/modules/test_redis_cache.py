@@ -569,6 +569,11 @@ def test_a_hanging_server_is_named_in_time(redis_server: RedisServer) -> None:
     assert answer["failed"] and "did not answer within 1 s" in answer["msg"]
 
 
+def test_a_progress_file_that_cannot_be_written_is_named(looked_at: RedisServer) -> None:
+    answer = cache(looked_at, state="swept", progress_file="/nonexistent/progress")
+    assert "progress_file /nonexistent/progress cannot be written: No such file" in answer["msg"]
+
+
 def test_nothing_listens(redis_server: RedisServer) -> None:
     assert "nothing listens there" in cache(redis_server, login_port=1)["msg"]
 
