@@ -41,6 +41,9 @@ def _of_host(
         else f"not proved to be restorable: nothing has passed level {VERIFIED_LEVEL} yet"
     )
     failed = [entry for entry in [*verifications, *drills] if entry["result"] == "failed" and _later(entry, proof)]
+    if proof and failed:
+        last = max(failed, key=lambda entry: entry["at"])
+        proved += f", but {'level ' + str(last['level']) if 'level' in last else 'a drill'} failed {_when(last['at'])}"
     status = "critical" if failed else "ok" if proof else "unknown"
     lines = [_verification(entry) for entry in verifications] + [_drill(entry) for entry in drills]
     return {"host": host, "status": status, "summary": f"{proved}; {_last_drill(drills)}", "lines": lines}

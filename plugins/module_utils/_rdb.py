@@ -99,7 +99,10 @@ class RdbReader:
         if not ends:
             raise RdbError(f"its end mark is missing after {self.bytes} bytes: it was cut short or damaged")
         told = int.from_bytes(stored, "little")
-        raise RdbError(f"its CRC-64 is {computed:016x} and should be {told:016x}: bytes were changed or lost")
+        raise RdbError(
+            f"its CRC-64 is {computed:016x} and should be {told:016x}: bytes were changed or lost, or it was written "
+            "over an older, larger snapshot"
+        )
 
     def _bytes_after_the_end(self) -> int:
         # The CRC over data that ends with its own CRC is 0: that is how an earlier end shows.

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -404,6 +405,102 @@ def test_a_dead_mans_switch_hears_of_start_success_and_failure(with_set: Site, h
     deaf = with_set.run("database_backup", database_backup_max_age="0s")
     assert finding(deaf, "heartbeat")["status"] == "warning" and finding(deaf, "backup_made")["status"] == "ok"
     assert "sign for start" in finding(deaf, "heartbeat")["summary"] and deaf["changes"]
+
+
+def test_of_two_runs_at_once_one_waits_or_stops_and_says_who_is_at_work(
+    site: Site, firestore: FirestoreStandIn
+) -> None:
+    firestore.bridge.configure(delay=10)
+    first = site.start("database_backup")
+    try:
+        _wait_until(lambda: bool(list(site.root.glob("*.partial/redis/cache.rdb.zst"))), first)
+        patient, hasty = (Site(site.folder / name, site.catalogue) for name in ("patient", "hasty"))
+        patient.folder.mkdir(), hasty.folder.mkdir()
+        waiting = patient.start("database_backup", database_backup_lock_timeout="120s")
+        told = finding(hasty.run("database_backup", rc=2), "backup_made")
+        assert first.poll() is None and waiting.poll() is None
+        (working,) = site.root.glob("*.partial")
+        said = rf"another run works on set {working.stem} .*\(owner localhost-\w+, process {first.pid}\) for .* s\."
+        assert told["status"] == "critical" and re.search(said, told["summary"]), told
+        assert working.is_dir(), "what the other works on is left alone"
+        firestore.bridge.configure()
+        output = waiting.communicate(timeout=120)[0]
+        assert (first.wait(60), waiting.returncode) == (0, 0), output
+    finally:
+        first.communicate()
+    made = json.loads((site.folder / "outcome.json").read_text())["artifacts"]["backup_set"]
+    waited = json.loads((patient.folder / "outcome.json").read_text())["artifacts"]["backup_set"]
+    assert made == working.stem and [path.name for path in site.sets()] == sorted({made, waited})
+    for folder in site.sets():
+        judgements = json.loads((folder / "verification.json").read_text())["judgements"]
+        assert [entry["result"] for entry in judgements] == ["passed"], "each of them was proved"
+    assert not (site.root / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("tags", "password"),
+    [("database_backup,backup_verification", "wrong"), ("backup_verification", PASSWORD)],
+    ids=["the backup fails", "the backup is skipped"],
+)
+def test_the_daily_run_looks_at_the_age_of_the_newest_good_set_apart_from_the_backup(
+    with_set: Site, tags: str, password: str
+) -> None:
+    with_set.catalogue["upkeep_redis"][0]["password"] = password
+    with_set.catalogue["upkeep_backup"].update(max_age="1s", due_after="0s")
+    daily = Daily(with_set)
+    daily.run("--tags", tags)
+    (age,) = daily.history("SELECT status, summary FROM findings WHERE check_name = 'backup_age'")
+    assert age[0] == "critical" and re.search(r"the newest good set \S+ is .* old, 1\.0 s are allowed", age[1])
+    assert (daily.history("SELECT status FROM findings WHERE check_name = 'backup_made'") != []) == (
+        password == "wrong"
+    )
+    assert "is older" in daily.alerts() or "old, 1.0 s are allowed" in daily.alerts()
+
+
+def test_the_daily_run_records_verifications_says_so_and_alerts_of_a_set_that_fails(with_set: Site) -> None:
+    daily = Daily(with_set)
+    daily.run("--tags", "backup_verification", rc=0)
+    (folder,) = with_set.sets()
+    assert daily.history("SELECT set_id, level, result FROM verifications") == [(folder.name, 3, "passed")]
+    assert re.search(r"can be restored: proved \S+ \S+ UTC by level 3; no drill yet", daily.report())
+    (folder / "redis/cache.rdb.zst").write_bytes(b"")
+    daily.run("--tags", "backup_verification", "-e", "backup_verification_level=1")
+    assert daily.history("SELECT result FROM verifications ORDER BY rowid DESC LIMIT 1") == [("failed",)]
+    assert "redis/cache.rdb.zst has 0 bytes instead of" in daily.alerts()
+    assert "Recovery will not choose this set" in daily.alerts()
+    assert re.search(r"by level 3, but level 1 failed \S+ \S+ UTC; no drill yet", daily.report())
+
+
+@dataclass
+class Daily:
+    """The shipped daily run on a site that is one host."""
+
+    site: Site
+
+    def run(self, *arguments: str, rc: int = 2) -> None:
+        contacts = [{"name": "Ops", "urls": [f"file://{self.site.folder}/alerts.log"]}]
+        local = {"localhost": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+        groups = {name: {"hosts": local} for name in ("recorder", "platform", "gateway", "backup")}
+        catalogue = {"upkeep_state": str(self.site.folder / "state"), "upkeep_contacts": contacts}
+        inventory = self.site.folder / "inventory.yml"
+        content = {"all": {"vars": {**self.site.catalogue, **catalogue}, "children": groups}}
+        inventory.write_text(yaml.safe_dump(content))
+        done = subprocess.run(
+            [ANSIBLE_PLAYBOOK, "-i", inventory, "upkeep.ops.daily", *arguments],
+            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1"},
+            cwd=self.site.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == rc, done.stdout + done.stderr
+
+    def history(self, query: str) -> list[Any]:
+        with closing(sqlite3.connect(self.site.folder / "state/history.sqlite3")) as database:
+            return database.execute(query).fetchall()
+
+    def alerts(self) -> str:
+        return (self.site.folder / "alerts.log").read_text()
+
+    def report(self) -> str:
+        return max((self.site.folder / "state/reports").glob("*.md")).read_text()
 
 
 def _family(pid: int) -> list[int]:

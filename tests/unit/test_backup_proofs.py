@@ -27,7 +27,11 @@ def drilled(day: int, result: str = "passed", **figures: float | None) -> dict[s
         ([verified(1, 30)], [], "unknown",
          "not proved to be restorable: nothing has passed level 2 yet; no drill yet"),
         ([verified(2, 29), verified(3, 30, "failed", reason="no end")], [drilled(9, rto_seconds=None)], "critical",
-         "can be restored: proved 2026-01-29 06:00 UTC by level 2; last drill 2026-01-09 06:00 UTC"),
+         "can be restored: proved 2026-01-29 06:00 UTC by level 2, but level 3 failed 2026-01-30 06:00 UTC; "
+         "last drill 2026-01-09 06:00 UTC"),
+        ([verified(3, 28)], [drilled(29, "failed")], "critical",
+         "can be restored: proved 2026-01-28 06:00 UTC by level 3, but a drill failed 2026-01-29 06:00 UTC; "
+         "last drill 2026-01-29 06:00 UTC (failed)"),
         ([verified(3, 30)], [drilled(29, "failed"), drilled(9)], "ok",
          "can be restored: proved 2026-01-30 06:00 UTC by level 3; last drill 2026-01-29 06:00 UTC (failed)"),
         ([], [drilled(29, "failed")], "critical",
