@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder, judge
-from ansible_collections.upkeep.ops.plugins.module_utils._resource_findings import human
+from ansible_collections.upkeep.ops.plugins.module_utils._sizes import human
 from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration
 
 #: What logrotate appends to a name: a number or a date, and the ending of a compressor.

@@ -20,7 +20,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection impor
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_memory import purge
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_policy import RefusedError, Wish, configure
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import Sentinels, find_master
-from ansible_collections.upkeep.ops.plugins.module_utils._resource_findings import human
+from ansible_collections.upkeep.ops.plugins.module_utils._sizes import human
 from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration, isoformat, parse_duration
 from ansible_collections.upkeep.ops.plugins.module_utils._warm_up import (
     Limits,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
-from ansible_collections.upkeep.ops.plugins.module_utils._resource_findings import human
+from ansible_collections.upkeep.ops.plugins.module_utils._sizes import human
 
 _MB = 1_000_000
 #: Name of each threshold with its default.

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._capacity import KEPT
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder, judge
+from ansible_collections.upkeep.ops.plugins.module_utils._sizes import human
 
 #: Name -> (warning, critical) where the caller says nothing. None is never.
 THRESHOLDS: Mapping[str, tuple[float | None, float | None]] = {
@@ -124,17 +125,6 @@ def _memory_summary(host: Mapping[str, Any]) -> str:
         first = host["processes"][0]
         summary += f", most by {first['name']} (pid {first['pid']}, {human(first['rss_bytes'])})"
     return summary
-
-
-def human(size: float) -> str:
-    """Bytes for people: ``512 B``, ``1.5 GiB``."""
-    if size < 0:
-        return "-" + human(-size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def metrics(host: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.upkeep.ops.plugins.module_utils import _capacity as capacity
 from ansible_collections.upkeep.ops.plugins.module_utils import _host_resources as resources
-from ansible_collections.upkeep.ops.plugins.module_utils._resource_findings import human
+from ansible_collections.upkeep.ops.plugins.module_utils._sizes import human
 from hypothesis import given
 from hypothesis import strategies as st
 
