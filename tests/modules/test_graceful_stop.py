@@ -180,8 +180,8 @@ def test_a_process_of_another_user_is_told(start: Any) -> None:
     code = (
         "import os, signal, sys, time;"
         "from ansible_collections.upkeep.ops.plugins.module_utils._processes import *;"
-        "os.setgid(65534); os.setuid(65534);"
-        "end(look(int(sys.argv[1])), True, signal.SIGTERM, Patience(1, 1, time.monotonic))"
+        "process = look(int(sys.argv[1])); os.setgid(65534); os.setuid(65534);"
+        "end(process, True, signal.SIGTERM, Patience(1, 1, time.monotonic))"
     )
     collections = Path(__file__).parents[2] / "collections"
     done = subprocess.run(
