@@ -11,7 +11,7 @@ is still older than the age.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -34,6 +34,9 @@ _PAGE = 2000
 _BATCH = 400
 #: Batches that wait for a thread, so that pages are not read far ahead of the deletes.
 _AHEAD = 12
+#: So many documents are rather read all than asked for below one document after the other, which takes a call each.
+_READ_ALL = 100_000
+_READ_PAGE = 5000
 #: The most documents that are deleted in one commit with the one above them.
 _FAMILY = 5000
 
@@ -71,6 +74,13 @@ class Census:
     without_field: int
     other_type: int
     below: Mapping[str, int | None]
+
+    @property
+    def read_all(self) -> int | None:
+        """How many documents are to be read to know what lies below each; None when they are too many for that."""
+        known = [count for count in self.below.values() if count is not None]
+        most = self.total + sum(known)
+        return most if len(known) == len(self.below) and most <= _READ_ALL else None
 
 
 @dataclass
@@ -135,11 +145,13 @@ class Cleaner:
         self._threads = threads
         self._most_below = min(_FAMILY, rule.limit)
         self._claimed: set[str] = set()
+        self._all_below: Mapping[str, tuple[Stamp, ...]] | None = None
         self.tally = Tally()
 
     def clean(self, census: Census) -> None:
         """Delete; what was done is in ``tally``, also after an exception. Raises FirestoreAccessError."""
         pending: deque[Future[Tally]] = deque()
+        self._read_below(census)
         workers = ThreadPoolExecutor(self._threads)
         try:
             for batch in _batches(self._families(census, workers)):
@@ -185,13 +197,27 @@ class Cleaner:
                 self._claimed.update(stamp.name for stamp in below if stamp.group == self._rule.age.group)
                 yield Family(head, below)
 
+    @property
+    def _must_look_below(self) -> bool:
+        return self._rule.subcollections or not self._rule.allow_orphans
+
+    def _read_below(self, census: Census) -> None:
+        """Read what lies below all documents of the group, where that is better than to ask for each of them."""
+        if not self._must_look_below or census.read_all is None:
+            return
+        found: dict[str, list[Stamp]] = {}
+        for root, count in census.below.items():
+            if count:
+                gather_below(self._rule.age.group, self._documents.everything(_READ_PAGE, root), found)
+        self._all_below = {name: tuple(below) for name, below in found.items()}
+
     def _below(self, page: Sequence[Stamp], census: Census, workers: ThreadPoolExecutor) -> Iterator[tuple[Stamp, ...]]:
         """For each document what lies below it, as far as it must be known: one of them, or all."""
-        subcollections = self._rule.subcollections
-        needless = self._rule.allow_orphans and not subcollections
-        if needless or all(census.below.get(head.root) == 0 for head in page):
+        if not self._must_look_below or all(census.below.get(head.root) == 0 for head in page):
             return iter([()] * len(page))
-        limit = self._most_below if subcollections else 1
+        if self._all_below is not None:
+            return (self._all_below.get(head.name, ())[: self._most_below] for head in page)
+        limit = self._most_below if self._rule.subcollections else 1
         return workers.map(lambda head: tuple(self._documents.below(head.name, limit)), page)
 
     def _reason_to_keep(self, head: Stamp, below: Sequence[Stamp]) -> str:
@@ -236,6 +262,18 @@ class Cleaner:
                 done.deleted_below += len(members) - 1
                 return
         done.kept["changed"] += 1
+
+
+def gather_below(group: str, stamps: Iterable[Stamp], found: dict[str, list[Stamp]]) -> None:
+    """Note what lies below each document of a group; parents must come before what is below them."""
+    heads: list[str] = []
+    for stamp in stamps:
+        while heads and not stamp.name.startswith(heads[-1] + "/"):
+            heads.pop()
+        for head in heads:
+            found.setdefault(head, []).append(stamp)
+        if stamp.group == group:
+            heads.append(stamp.name)
 
 
 def _batches(families: Iterator[Family]) -> Iterator[list[Family]]:

@@ -28,6 +28,8 @@ class Result:
     done: Tally | None = None
     after: Census | None = None
     seconds: float = 0.0
+    #: Documents that were written below roots without any: their parents may have been deleted a moment before.
+    appeared: int = 0
 
     @property
     def to_delete(self) -> int:
@@ -59,13 +61,15 @@ class Result:
         }
 
     def _reads(self) -> int | None:
-        """Reads that the clean-up costs beyond counts: one for each document, its look below, and what is there."""
-        below = list(self.before.below.values())
+        """Reads that the clean-up costs beside counts: for each document, and for looking what lies below it."""
+        below = self.before.below.values()
         if (self.rule.allow_orphans and not self.rule.subcollections) or not any(count != 0 for count in below):
             return self.to_delete
+        if self.before.read_all is not None:
+            return self.to_delete + self.before.read_all
+        known = [count for count in below if count is not None]
         if not self.rule.subcollections:
             return 2 * self.to_delete
-        known = [count for count in below if count is not None]
         return 2 * self.to_delete + sum(known) if len(known) == len(below) else None
 
 
@@ -136,20 +140,16 @@ def _judge_loss(found: FindingsBuilder, group: str, result: Result, done: Tally,
     before = result.before
     young = max(0, before.young - after.young)
     missing = young + done.gone
-    appeared = _appeared(before, after) if not result.rule.subcollections else 0
     told = f"{before.young} younger documents of {result.rule.age.group} before, {after.young} after"
     told += f"; {done.gone} old ones were gone before they could be deleted" if done.gone else ""
-    told += f"; {appeared} documents were written below meanwhile" if appeared else ""
+    told += f"; {result.appeared} documents were written below meanwhile" if result.appeared else ""
     status, hint = "ok", ""
+    if result.appeared:
+        status, hint = "warning", "They may be orphans now: see firestore_usage with orphans"
     if missing * 100 > _UNEXPLAINED_PERCENT * before.total:
         status = "critical"
         hint = "Another program deletes them, or the database lost data: compare with the newest backup set"
     found.add("firestore_cleanup_loss", group, status, told, value=missing, unit="documents", hint=hint)
-
-
-def _appeared(before: Census, after: Census) -> int:
-    """Documents below roots that had none: their parents may have been deleted a moment before."""
-    return sum(after.below.get(root) or 0 for root, count in before.below.items() if count == 0)
 
 
 def _unmatched(census: Census) -> str:

@@ -106,7 +106,7 @@ class Request:
             before = take_census(rule, AgeCounts(services.live, self.target.name), services.live.count, roots)
             results.append(Result(rule, before))
             if self.cleaning and not self.check and safety is not None:
-                self._clean(services, results, safety, roots)
+                self._clean(services, results, safety)
             judge(found, self.name, results[-1])
         return found.findings, self._answer(results, safety)
 
@@ -129,7 +129,7 @@ class Request:
             return result.before.total - result.done.deleted
         return result.before.total - (result.to_delete if self.cleaning else 0)
 
-    def _clean(self, services: Services, results: list[Result], safety: SafetySet, roots: Sequence[str]) -> None:
+    def _clean(self, services: Services, results: list[Result], safety: SafetySet) -> None:
         """Carry out the rule of the last result, and put in its place the result with what was done."""
         rule, before = results[-1].rule, results[-1].before
         _must_be_held(rule, before, safety)
@@ -137,11 +137,14 @@ class Request:
         cleaner = Cleaner(
             rule, services.documents, safety, self.threads, lambda done: services.progress(done, max(done, expected))
         )
+        counts = AgeCounts(services.live, self.target.name)
         started = services.monotonic()
         try:
             cleaner.clean(before)
             seconds = services.monotonic() - started
-            after = take_census(rule, AgeCounts(services.live, self.target.name), services.live.count, roots)
+            after = take_census(rule, counts, services.live.count, ())
+            childless = [root for root, count in before.below.items() if count == 0]
+            appeared = sum(counts.within(root, rule.age.group)[1] for root in childless)
         except (FirestoreAccessError, StoppedError, OSError) as error:
             results[-1] = Result(rule, before, cleaner.tally, None, services.monotonic() - started)
             raise CleanupError(
@@ -149,7 +152,7 @@ class Request:
                 "Run the task again: it goes on where this one ended",
                 results,
             ) from error
-        results[-1] = Result(rule, before, cleaner.tally, after, seconds)
+        results[-1] = Result(rule, before, cleaner.tally, after, seconds, appeared)
         services.progress.finish(cleaner.tally.all_deleted)
 
     def _safety(self, services: Services) -> tuple[SafetySet | None, str]:

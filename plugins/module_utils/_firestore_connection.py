@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_index_link import remedy as index_remedy
 
 #: Argument spec of the options in the documentation fragment ``upkeep.ops._firestore_connection``.
 CONNECTION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -213,5 +214,5 @@ def _explanation(address: str, error: Exception) -> FirestoreAccessError:
         if name in _TRANSIENT:
             return FirestoreUnreachableError(f"{address}: {said} ({_TRANSIENT[name]})")
         if name in _REMEDIES:
-            return FirestoreAccessError(f"{address}: {said} ({_REMEDIES[name]})")
+            return FirestoreAccessError(f"{address}: {said} ({index_remedy(said) or _REMEDIES[name]})")
     return FirestoreAccessError(f"{address}: {said}")

@@ -107,8 +107,8 @@ class Documents:
         found = self._run(name, query, f"documents below {name}")
         return [Stamp(document.name, document.update_time) for document in found]
 
-    def all_names(self, page_size: int) -> Iterator[str]:
-        """The name of every document, parents before what is below them. Costs a read each.
+    def everything(self, page_size: int, root: str = "") -> Iterator[Stamp]:
+        """Every document, or every one below a root collection: parents before what is below them. A read each.
 
         Raises FirestoreAccessError.
         """
@@ -117,13 +117,14 @@ class Documents:
             "order_by": [_ascending(_NAME)],
             "select": {"fields": [{"field_path": _NAME}]},
             "limit": page_size,
+            **(_inside(f"{self._parent}/{root}") if root else {}),
         }
         while True:
-            names = [document.name for document in self._run(self._parent, query, "names of all documents")]
-            yield from names
-            if len(names) < page_size:
+            page = list(self._run(self._parent, query, f"documents below {root or 'the root'}"))
+            yield from (Stamp(document.name, document.update_time) for document in page)
+            if len(page) < page_size:
                 return
-            query["start_at"] = {"values": [{"reference_value": names[-1]}], "before": False}
+            query["start_at"] = {"values": [{"reference_value": page[-1].name}], "before": False}
 
     def delete(self, stamps: Sequence[Stamp]) -> None:
         """Delete all of them, or none when one is no longer what it was.
@@ -183,12 +184,7 @@ class AgeCounts:
 
     def within(self, root: str, group: str) -> tuple[int, int]:
         """Documents of a group below a collection at the root of the database, and those of other groups there."""
-        first, last = (f"{self._documents}/{root}/{identifier}" for identifier in (_LOWEST_ID, _HIGHEST_ID))
-        filters = [
-            _compared(_NAME, "GREATER_THAN_OR_EQUAL", {"reference_value": first}),
-            _compared(_NAME, "LESS_THAN", {"reference_value": last}),
-        ]
-        inside = {"where": {"composite_filter": {"op": "AND", "filters": filters}}}
+        inside = _inside(f"{self._documents}/{root}")
         everything = self._live.count_query({"from_": [{"all_descendants": True}], **inside}, root)
         ours = self._live.count_query({**_group(group), **inside}, f"{group} below {root}")
         return ours, everything - ours
@@ -200,6 +196,15 @@ class AgeCounts:
 
 def _group(name: str) -> dict[str, Any]:
     return {"from_": [{"collection_id": name, "all_descendants": True}]}
+
+
+def _inside(collection: str) -> dict[str, Any]:
+    """The filter for all that lies below a root collection, given by its full path."""
+    filters = [
+        _compared(_NAME, "GREATER_THAN_OR_EQUAL", {"reference_value": f"{collection}/{_LOWEST_ID}"}),
+        _compared(_NAME, "LESS_THAN", {"reference_value": f"{collection}/{_HIGHEST_ID}"}),
+    ]
+    return {"where": {"composite_filter": {"op": "AND", "filters": filters}}}
 
 
 def _compared(field: str, operator: str, value: Mapping[str, Any]) -> dict[str, Any]:

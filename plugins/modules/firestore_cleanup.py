@@ -20,7 +20,9 @@ description:
   - Documents without the time field, or with anything but a time in it, are never matched, and are counted.
   - Afterwards it counts again, and a finding tells when younger documents went missing meanwhile.
   - Counts cost one read for each thousand documents, a clean-up one read for each document that is deleted. Where
-    documents have others below them it costs another one for each document, and one for each of these.
+    documents of the group have others below them, it costs one more for each document of the group and below it, as
+    long as these are not more than 100,000. Of more it asks for each old document what lies below it, which takes
+    a call each. RV(groups[].reads_estimated) tells it beforehand.
   - In production a query over a collection group needs an index of that scope on the time field, which Firestore does
     not make by itself. Without it the task says so and deletes nothing.
 author: The upkeep.ops authors (@upkeep-ops)
@@ -107,6 +109,7 @@ options:
     description: File to which progress is written about once a second, one JSON object per line.
     type: path
 seealso:
+  - module: upkeep.ops.firestore_usage
   - module: upkeep.ops.backup_set
 """
 

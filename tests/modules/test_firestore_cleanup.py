@@ -16,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import Store
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_requests import carry_out
-from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
 
 from tests.examples import run_examples
 from tests.fixtures.firestore import PROJECT, SPARE, FirestoreStandIn
+from tests.fixtures.firestore_sets import make_set
 from tests.harness import run_module, start_module
 from tests.platform.parts.firestore import client, contents
 
 NOW = datetime.now(timezone.utc)
 YEAR = "365d"
 SESSIONS = {"collection_group": "sessions", "time_field": "created_at", "older_than": YEAR}
-_OPTIONS = ("max_age", "accept_state", "lock_timeout", "parts", "site", "level", "findings", "leftover_age")
 
 
 def days(count: float) -> datetime:
@@ -59,33 +56,8 @@ class Platform:
     def contents(self) -> dict[str, bytes]:
         return contents(self.firestore.emulator.host, PROJECT, SPARE)
 
-    def back_up(self, age: timedelta = timedelta(seconds=-1), verified: bool = True, **options: Any) -> str:
-        """Export the database into a set; one second ahead, so that all that was written before is older."""
-        uri = self.firestore.new_folder()
-        connection = {**self.firestore.connection, "database": SPARE}
-        exported = run_module("firestore_export", {**connection, "output_uri_prefix": uri, **options})
-        assert not exported["failed"], exported
-        store = Store(str(self.root), lambda: utc_now() - age, time.sleep, 3600, False)
-
-        def step(state: str, **given: Any) -> dict[str, Any]:
-            params = {**dict.fromkeys(_OPTIONS), "lock_timeout": "0s", "leftover_age": "24h", "id": None, "site": ""}
-            params.update(state=state, accept_state="verified", **given)
-            return carry_out(store, params, "test", {})[0]
-
-        identifier = step("open")["set"]["id"]
-        part = {"name": "firestore:spare", "path": "firestore/spare.json", "record": exported["export"]}
-        step("complete", id=identifier, parts=[{"manifest": None, **part}])
-        if verified:
-            ok = run_module(
-                "firestore_verify",
-                {
-                    **connection,
-                    "path": str(self.root / identifier / "firestore" / "spare.json"),
-                    "name": "firestore:spare",
-                },
-            )
-            step("judged", id=identifier, level=2, findings=ok["findings"])
-        return str(identifier)
+    def back_up(self, **options: Any) -> str:
+        return make_set(self.firestore, SPARE, self.root, **options)
 
     def clean(self, *rules: Mapping[str, Any], check: bool = False, diff: bool = False, **options: Any) -> Any:
         arguments = {**self.arguments, "state": "cleaned", "cleanup": list(rules or [SESSIONS]), **options}
@@ -171,7 +143,7 @@ def test_without_a_set_to_fall_back_to_nothing_is_deleted(spare: Platform) -> No
     unproved = spare.back_up(verified=False)
     refused("no verified backup set", f"{unproved} holds it, and is complete")
     shutil.rmtree(spare.root)
-    aged = spare.back_up(timedelta(hours=30))
+    aged = spare.back_up(age=timedelta(hours=30))
     refused(aged, "1 d 6 h old", "allowed are 1 d 2 h")
     planned = spare.clean(state="planned")
     assert aged in finding(planned, "firestore_cleanup_backup", SPARE)["summary"] and planned["status"] == "warning"
@@ -189,7 +161,7 @@ def test_a_set_whose_export_is_gone_or_lacks_the_group_is_none(spare: Platform) 
 
     time.sleep(1.1)
     whole = spare.back_up()
-    record = json.loads((spare.root / whole / "firestore/spare.json").read_text())
+    record = json.loads((spare.root / whole / "firestore/main.json").read_text())
     spare.firestore.put(record["output_uri_prefix"], "main.overall_export_metadata", None)
     answer = spare.clean()
     assert answer["failed"] and whole in answer["msg"] and "was removed from the bucket" in answer["msg"]
@@ -228,7 +200,7 @@ def test_what_lies_below_a_document_goes_with_it_only_when_asked(spare: Platform
     before = spare.contents()
     spare.back_up()
     planned = spare.clean(USERS, state="planned")
-    assert planned["groups"][0]["below_at_most"] == 4 and planned["groups"][0]["reads_estimated"] == 4
+    assert planned["groups"][0]["below_at_most"] == 4 and planned["groups"][0]["reads_estimated"] == 9
     assert "up to 4 documents may lie below them" in finding(planned, "firestore_cleanup", f"{SPARE}/users")["summary"]
 
     kept = spare.clean(USERS)

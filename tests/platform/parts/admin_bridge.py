@@ -14,9 +14,10 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.platform.parts.process import PartError, ServerProcess, accepts
 
@@ -80,10 +81,17 @@ class AdminBridge:
 
         ``outcome`` is one of OUTCOMES, ``method`` the one of METHODS that is meant; without one all are.
         """
-        settings = json.dumps({"delay": delay, "outcome": outcome, "method": method}).encode()
-        request = urllib.request.Request(f"{self.url}/settings", method="PUT", data=settings)
+        self._put("settings", {"delay": delay, "outcome": outcome, "method": method})
+
+    def list_schema(self, indexes: Sequence[Mapping[str, Any]] = (), fields: Sequence[Mapping[str, Any]] = ()) -> None:
+        """From now on list these indexes and fields, given as the API's Index and Field in JSON."""
+        self._put("schema", {"indexes": list(indexes), "fields": list(fields)})
+
+    def _put(self, path: str, body: Mapping[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", method="PUT", data=content)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
-            raise PartError(f"the bridge refused {settings!r}: {error.read().decode()}") from error
+            raise PartError(f"the bridge refused {content!r}: {error.read().decode()}") from error

@@ -37,8 +37,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_forma
     read_metadata,
     read_part,
 )
+from google.cloud.firestore_admin_v1.types import Field, Index, firestore_admin, operation
 from google.cloud.firestore_admin_v1.types import database as database_types
-from google.cloud.firestore_admin_v1.types import firestore_admin, operation
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
 
@@ -142,6 +142,29 @@ class Job:
         elif self.done:
             told.response.Pack(self.response)
         return told
+
+
+@dataclass
+class Schema:
+    """Indexes and fields that are listed, as the API tells them in JSON; changed by PUT /schema."""
+
+    indexes: list[dict[str, Any]] = field(default_factory=list)
+    fields: list[dict[str, Any]] = field(default_factory=list)
+
+    def update(self, body: dict[str, Any]) -> None:
+        self.indexes, self.fields = body["indexes"], body["fields"]
+
+    def list_indexes(self, _request: Any) -> Any:
+        """All at once, whatever the collection group."""
+        listed = [json_format.ParseDict(index, Index.pb()()) for index in self.indexes]
+        return firestore_admin.ListIndexesResponse.pb()(indexes=listed)
+
+    def list_fields(self, request: Any) -> Any:
+        """Those with settings of their own: the service lists no others."""
+        if "usesAncestorConfig" not in request.filter and "ttlConfig" not in request.filter:
+            raise ApiError("INVALID_ARGUMENT", "The filter must be on indexConfig.usesAncestorConfig or ttlConfig.")
+        listed = [json_format.ParseDict(entry, Field.pb()()) for entry in self.fields]
+        return firestore_admin.ListFieldsResponse.pb()(fields=listed)
 
 
 class Operations:
@@ -304,6 +327,7 @@ class FirestoreAdmin:
     databases: Databases
     settings: Settings
     operations: Operations
+    schema: Schema = field(default_factory=Schema)
 
     def export_documents(self, request: Any) -> operations_pb2.Operation:
         self.databases.must_exist(request.name)
@@ -492,6 +516,7 @@ def methods(admin: FirestoreAdmin) -> list[Method]:
     bulk = firestore_admin.BulkDeleteDocumentsRequest.pb()
     get, cancel = operations_pb2.GetOperationRequest, operations_pb2.CancelOperationRequest
     listing, jobs = operations_pb2.ListOperationsRequest, admin.operations
+    indexes, fields = firestore_admin.ListIndexesRequest.pb(), firestore_admin.ListFieldsRequest.pb()
     return [
         Method(firestore, "ExportDocuments", export, admin.export_documents, "POST", f"{database}:exportDocuments"),
         Method(firestore, "ImportDocuments", load, admin.import_documents, "POST", f"{database}:importDocuments"),
@@ -504,6 +529,9 @@ def methods(admin: FirestoreAdmin) -> list[Method]:
         ),
         Method(longrunning, "GetOperation", get, jobs.get, "GET", one),
         Method(longrunning, "ListOperations", listing, jobs.list, "GET", f"{database}/operations"),
+        # By gRPC alone: no path is like these.
+        Method(firestore, "ListIndexes", indexes, admin.schema.list_indexes, "GET", ""),
+        Method(firestore, "ListFields", fields, admin.schema.list_fields, "GET", ""),
         Method(longrunning, "CancelOperation", cancel, jobs.cancel, "POST", f"{one}:cancel"),
     ]
 
@@ -534,17 +562,21 @@ def _grpc_handler(method: Method) -> Any:
 
 
 class RestServer(http.server.ThreadingHTTPServer):
-    """The methods over REST on loopback, and PUT /settings."""
+    """The methods over REST on loopback, and PUT /settings and /schema."""
 
-    def __init__(self, port: int, served: list[Method], settings: Settings) -> None:
+    def __init__(self, port: int, served: list[Method], settings: Settings, schema: Schema) -> None:
         super().__init__(("127.0.0.1", port), RestHandler)
         self.served = served
         self.settings = settings
+        self.schema = schema
 
     def call(self, verb: str, path: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         """Answer one request. Raises ApiError."""
         if (verb, path) == ("PUT", "/settings"):
             self.settings.update(json.loads(body))
+            return {}
+        if (verb, path) == ("PUT", "/schema"):
+            self.schema.update(json.loads(body))
             return {}
         for method in self.served:
             found = re.fullmatch(method.path, path)
@@ -602,7 +634,7 @@ def main() -> None:
     served = methods(admin)
     server = serve_grpc(served, options.grpc_port)
     try:
-        RestServer(options.rest_port, served, settings).serve_forever()
+        RestServer(options.rest_port, served, settings, admin.schema).serve_forever()
     finally:
         server.stop(None)
 
