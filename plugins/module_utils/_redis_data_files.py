@@ -23,6 +23,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._files import sync_fold
 _MODE = 0o660
 _FOLDER_MODE = 0o750
 _CHUNK = 1 << 20
+_TOLD = 80  # characters of a command
 
 
 class CommandError(Exception):
@@ -100,6 +101,7 @@ def discard(files: DataFiles) -> None:
 
 def run_command(command: Sequence[str], timeout: float) -> None:
     """Run a command that may leave a server behind. Raises CommandError."""
+    name = " ".join(command)[:_TOLD]
     with tempfile.TemporaryFile() as output:  # no pipe: the server would keep it open
         try:
             done = subprocess.run(
@@ -112,11 +114,11 @@ def run_command(command: Sequence[str], timeout: float) -> None:
                 start_new_session=True,
             )
         except subprocess.TimeoutExpired as error:
-            raise CommandError(f"{' '.join(command)} did not end within {timeout:g} s") from error
+            raise CommandError(f"{name} did not end within {timeout:g} s") from error
         except OSError as error:
             raise CommandError(f"{command[0]} cannot be run: {error.strerror}") from error
         if done.returncode:
-            raise CommandError(f"{' '.join(command)} failed with rc {done.returncode}: {_end_of(output)}")
+            raise CommandError(f"{name} failed with rc {done.returncode}: {_end_of(output)}")
 
 
 def _place_aof(files: DataFiles) -> None:

@@ -25,6 +25,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import P
 _A_DAY = 86_400_000
 _SETTING = "down-after-milliseconds"
 _POLL = 0.2
+_RECENT = 3000  # milliseconds; Sentinels ask each second
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Failover:
     logins: Sequence[Login]
     name: str
 
-    def objections(self, run_id: str) -> list[str]:
+    def objections(self, server: Login) -> list[str]:
         """What speaks against relying on them: one does not answer, watches another server, or is not named here."""
         told = []
         for login in self.logins:
@@ -45,8 +46,8 @@ class Failover:
                 told.append(f"Sentinel {error}")
                 continue
             others = int(watched.get("num-other-sentinels", 0))
-            if watched.get("runid") != run_id:
-                told.append(f"Sentinel {login.url} watches another server as {self.name}: restore into the master")
+            if (watched.get("ip"), watched.get("port")) != (server.host, str(server.port)):
+                told.append(f"Sentinel {login.url} takes {watched.get('ip')}:{watched.get('port')} for the master")
             if others != len(self.logins) - 1:
                 told.append(
                     f"Sentinel {login.url} knows {others} others and sentinel_hosts names {len(self.logins) - 1}: "
@@ -75,8 +76,12 @@ class Failover:
                 self._set(login, settings[login.url])
 
     def _sees_the_master(self, login: Login) -> bool:
+        """Whether a Sentinel that waits no longer would not fail over at once, for what it saw during the restore."""
         watched = self._master(login)
-        return watched.get("role-reported") == "master" and "down" not in str(watched.get("flags"))
+        flags = str(watched.get("flags"))
+        sees_it = watched.get("role-reported") == "master" and "down" not in flags and "disconnected" not in flags
+        answered = int(watched.get("last-ping-sent", 1)) == 0 and int(watched.get("last-ok-ping-reply", 0)) < _RECENT
+        return sees_it and answered
 
     def _master(self, login: Login) -> dict[str, Any]:
         with explained(self.library, login), client(self.library, login) as connection:

@@ -62,7 +62,13 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_target import (
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_verify import Order
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_way_back import WayBack
-from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import Patience, Reach, ScratchError, reach
+from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import (
+    Patience,
+    Reach,
+    ScratchError,
+    reach,
+    remove_abandoned_scratch,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._signals import StoppedError
 from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, format_duration, parse_time
 
@@ -213,6 +219,7 @@ class Restoration:
     def run(self, state: str) -> None:
         """Carry it out. Raises RestoreError, and OSError when the state folder cannot be used."""
         self._folder = state_folder(self._request.state_dir, self._request.login.url)
+        remove_abandoned_scratch(self._request.order.scratch_dir)
         with mutex(os.path.join(self._folder, ".lock"), time.sleep), explained(self._library, self._request.login):
             {"restored": self._restored, "rolled_back": self._rolled_back, "confirmed": self._confirmed}[state]()
 
@@ -288,7 +295,7 @@ class Restoration:
                 return
             facts = self._target.facts()
             way = judge(facts, source.facts, self._wishes(reachable))
-            refusals = [*way.refusals, *self._failover.objections(facts.info.get("run_id", ""))]
+            refusals = [*way.refusals, *self._failover.objections(self._request.login)]
             self._tell_plan(source, facts, way)
             if refusals:
                 self._refuse(refusals)
@@ -335,7 +342,6 @@ class Restoration:
             settings=changes_for_copying(facts.config, source.reachable),
             sentinels=self._failover.settings(),
             address=source.reachable.address,
-            replication_id=source.replication_id,
             run_id=facts.info["run_id"],
             pid=facts.info["process_id"],
             files=asdict(files),
@@ -346,7 +352,7 @@ class Restoration:
     def _replace(self, source: Source, journal: Journal) -> None:
         self.outcome.safety = journal["safety"]
         if self.outcome.mode == "online":
-            copy_online(self._target, source, journal, self._request.login.timeout)
+            copy_online(self._target, source, journal, self._request.login.timeout, journal["run_id"])
             differences = source.differences(self._target)
         else:
             differences = replace_offline(self._service, source, journal)

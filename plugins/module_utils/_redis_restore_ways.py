@@ -26,21 +26,24 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_source import So
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_target import (
     Hold,
     Target,
+    TargetError,
     new_values,
     wait_for_contact,
 )
 
-_UNPACKED = "safety.rdb"
+_UNPACKED = "unpacked.rdb"
 
 
-def copy_online(target: Target, source: Source, journal: Journal, contact: float) -> None:
+def copy_online(target: Target, source: Source, journal: Journal, contact: float, run_id: str = "") -> None:
     """Let the server copy the scratch server and promote it. It keeps its old data until all of the new is there.
 
-    ``contact`` is how many seconds the server may take to reach the scratch server. Raises ScratchError and redis-py's
-    errors.
+    ``contact`` is how many seconds the server may take to reach the scratch server, ``run_id`` that of the process
+    whose writers are held, when another one must not be touched. Raises ScratchError, TargetError, redis-py's errors.
     """
     address, port = source.reachable.address, source.reachable.port
     journal.step("copying", master=[address, port], touched=True)
+    if run_id and target.client.info("server")["run_id"] != run_id:
+        raise TargetError("the server was restarted, and its writers were not held since")
     target.change(new_values(journal["settings"]), target.client.config_get("*"))
     target.client.execute_command("REPLICAOF", address, port)
     wait_for_contact(source.client, target, contact)

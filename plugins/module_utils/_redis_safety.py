@@ -46,8 +46,9 @@ def secure(target: Target, order: Order, journal: Journal, hold: Hold, clock: Cl
     _prove(order, journal["safety"], clock, target)
     journal.step("holding writers")
     hold.start()
-    found = position(target.client.info())
-    if found == [first.replication_id, first.replication_offset]:
+    info = target.client.info()
+    journal.note(run_id=info["run_id"], replication_id=info["master_replid"])
+    if position(info) == [first.replication_id, first.replication_offset]:
         return
     journal.step("safety snapshot while writers are held")
     for _ in range(_TRIES):  # a keep-alive for replicas may come between the snapshot and its counting

@@ -32,7 +32,7 @@ _TOLD = 3  # differences that are named
 
 @dataclass(frozen=True)
 class Source:
-    """A scratch server that others can copy. ``replication_id`` is how a server is recognised that has done so."""
+    """A scratch server that others can copy."""
 
     client: Any
     rdb: str
@@ -42,7 +42,6 @@ class Source:
     sampled: list[Sampled]
     raw: Raw
     spare: int
-    replication_id: str
     facts: Snapshot
 
     def differences(self, target: Target) -> list[str]:
@@ -56,10 +55,6 @@ class Source:
         if len(told) <= _TOLD:
             return told
         return [*told[:_TOLD], f"and {len(told) - _TOLD} more of {len(self.sampled)} keys in the sample"]
-
-    def copied_by(self, info: dict[str, Any]) -> bool:
-        """Whether the server with this INFO has copied it since it was started."""
-        return self.replication_id in (info.get("master_replid"), info.get("master_replid2"))
 
 
 def open_source(
@@ -97,7 +92,6 @@ def open_source(
         sampled=sampled,
         raw=raw,
         spare=loaded.databases - 1,
-        replication_id=loaded.client.info("replication")["master_replid"],
         facts=facts,
     )
 

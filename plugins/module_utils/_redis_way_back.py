@@ -86,7 +86,10 @@ class WayBack:
                 f"the server has become a replica of {info.get('master_host')}:{info.get('master_port')} since: "
                 "somebody else changed it; look there first"
             )
-        return journal["replication_id"] in (info.get("master_replid"), info.get("master_replid2"))
+        # A server that has copied another one has given up its own replication history. One that was restarted may
+        # have, too: then it is taken for one that holds the restored data, and a safety snapshot of it is taken anyway.
+        history = (info.get("master_replid"), info.get("master_replid2"))
+        return bool(journal.get("touched")) and journal["replication_id"] not in history
 
     def _settle_offline(self, journal: Journal) -> bool:
         if not journal.get("touched"):

@@ -96,7 +96,7 @@ def scratch_folder(root: str) -> Iterator[str]:
 
     Folders that killed runs left there are removed first. Raises OSError.
     """
-    _remove_abandoned(root)
+    remove_abandoned_scratch(root)
     folder = tempfile.mkdtemp(prefix=_PREFIX, dir=root)
     claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -252,7 +252,8 @@ def _reason(log: str) -> str:
     return ""
 
 
-def _remove_abandoned(root: str) -> None:
+def remove_abandoned_scratch(root: str) -> None:
+    """Remove the scratch folders that killed runs left under ``root``: they hold data."""
     for name in os.listdir(root):
         if name.startswith(_PREFIX):
             with contextlib.suppress(OSError):
