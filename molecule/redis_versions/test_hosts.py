@@ -45,7 +45,9 @@ def test_the_server_of_the_host_refuses_what_we_refused_before(host: Host, origi
     path, version = _unpacked(host, origin), WRITTEN[origin]
     if version in LOADED[_name(host)]:
         return
-    settings = f"--port 0 --dir /root/exchange/{origin} --dbfilename {path.rsplit('/', 1)[1]}"
+    settings = (
+        f"--port 0 --unixsocket /root/exchange/s --dir /root/exchange/{origin} --dbfilename {path.rsplit('/', 1)[1]}"
+    )
     tried = host.run(f"timeout 5 {_tool(host, 'server')} {settings}")
     assert tried.rc == 1
     assert f"Can't handle RDB format version {version}" in tried.stdout
