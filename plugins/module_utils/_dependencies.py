@@ -25,6 +25,7 @@ _LIBRARIES = {
     "google.cloud.firestore_admin_v1": ("google-cloud-firestore", "", "2.16"),
     "google.cloud.firestore_v1": ("google-cloud-firestore", "", "2.16"),
     "google.cloud.storage": ("google-cloud-storage", "", "2.14"),
+    "google.protobuf": ("protobuf", "", "4.22"),
     "google.oauth2": ("google-auth", "", "2.14"),
     "google_crc32c": ("google-crc32c", "", "1.5"),
     "grpc": ("grpcio", "python3-grpcio", "1.51"),

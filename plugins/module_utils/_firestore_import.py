@@ -53,6 +53,10 @@ class ImportFailedError(Exception):
         self.told = told
 
 
+class NotRestoredError(ImportFailedError):
+    """The export is not there, or the database does not hold it after the import: trying again does not help."""
+
+
 @dataclass(frozen=True)
 class ImportRequest:
     """What is to be imported, and how exact the result must be. ``database`` is the full name."""
@@ -203,7 +207,7 @@ class Importer:
         wrong = [problem for group in groups if (problem := self._difference(group))]
         record = self._record(operation)
         if wrong:
-            raise ImportFailedError(
+            raise NotRestoredError(
                 f"the import of {self._request.uri} is done, but {self._request.database} is not what was wanted: "
                 f"{'; '.join(wrong)}. Does somebody write to it? Import again, or raise count_tolerance where "
                 "documents come and go",
@@ -229,7 +233,7 @@ class Importer:
         try:
             metadata = read_metadata(self._read, name)
         except FileNotFoundError:
-            raise ImportFailedError(
+            raise NotRestoredError(
                 f"there is no export to import in {self._request.uri}: its overall metadata {name} is missing. "
                 "Use output_uri_prefix as the export told it"
             ) from None

@@ -42,13 +42,14 @@ class RecordError(Exception):
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """What was recorded of an export when it was made."""
+    """What was recorded of an export when it was made. ``taken_at`` is the age of its oldest state, if it is known."""
 
     uri: str
     documents: int
     bytes: int
     collections: Mapping[str, int]
     snapshot_time: datetime | None = None
+    taken_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def read_record(path: str) -> ExportRecord:
         uri = content["output_uri_prefix"]
         split_uri(uri)
         collections = {str(name): int(count) for name, count in content["collections"].items()}
-        taken = content.get("snapshot_time")
-        snapshot_time = parse_time(taken) if taken else None
-        return ExportRecord(uri, int(content["documents"]), int(content["bytes"]), collections, snapshot_time)
+        snapshot_time, taken_at = (
+            parse_time(told) if told else None
+            for told in (content.get("snapshot_time"), content.get("snapshot_time") or content.get("started_at"))
+        )
+        return ExportRecord(uri, int(content["documents"]), int(content["bytes"]), collections, snapshot_time, taken_at)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} is no record of an export: {error!r}") from error
 

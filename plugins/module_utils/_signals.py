@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +20,17 @@ def stop_by_exception() -> None:
     """From now on SIGTERM and SIGHUP raise StoppedError in the main thread instead of ending the process."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise)
+
+
+@contextmanager
+def not_stopped() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP are ignored: for the few steps that take something back."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _raise(number: int, _frame: FrameType | None) -> NoReturn:

@@ -225,24 +225,32 @@ class Digest:
         return sum(self.collections.values())
 
 
-def digest(host: str, project: str, database: str = DEFAULT_DATABASE) -> Digest:
-    """Read every document at any depth in the order of names: equal digests mean equal data."""
+def digest(host: str, project: str, database: str = DEFAULT_DATABASE, *, named: str = "") -> Digest:
+    """Read every document at any depth in the order of names: equal digests mean equal data.
+
+    ``named``: another database whose name the documents are given, to hold a copy against its source.
+    """
     summed = hashlib.sha256()
     counts: Counter[str] = Counter()
-    for path, content in contents(host, project, database).items():
+    for path, content in contents(host, project, database, named).items():
         summed.update(len(content).to_bytes(4, "big") + content)
         counts[path.rsplit("/", 2)[-2]] += 1
     return Digest(summed.hexdigest(), dict(sorted(counts.items())))
 
 
-def contents(host: str, project: str, database: str = DEFAULT_DATABASE) -> dict[str, bytes]:
-    """Every document at any depth in the order of names: its path, such as ``/users/a``, and its content."""
+def contents(host: str, project: str, database: str = DEFAULT_DATABASE, named: str = "") -> dict[str, bytes]:
+    """Every document at any depth in the order of names: its path, such as ``/users/a``, and its content.
+
+    ``named`` as in :func:`digest`.
+    """
     from google.cloud.firestore_v1.types import Document
 
+    ours, other = (f"projects/{project}/databases/{name}/" for name in (database, named or database))
     found = {}
     for document in _all_documents(client(host, project, database)):
         # The times of creation and change are left out: an import sets them anew.
-        content = Document(name=document.name, fields=document.fields)._pb.SerializeToString(deterministic=True)
+        name = other + document.name.removeprefix(ours)
+        content = Document(name=name, fields=document.fields)._pb.SerializeToString(deterministic=True)
         found[document.name.split("/documents", 1)[1]] = content
     return found
 
