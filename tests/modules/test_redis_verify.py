@@ -372,6 +372,16 @@ def test_the_folder_of_a_living_run_is_left_alone(slow_verification: Any, scratc
     os.kill(pid, signal.SIGKILL)
 
 
+def test_a_server_that_is_killed_while_it_loads_leaves_it_open(slow_verification: Any, scratch: Path) -> None:
+    process, pid, _ = slow_verification
+    os.kill(pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=20)
+    answer = json.loads(output)
+    assert statuses(answer)["snapshot_load"] == "unknown"
+    assert "was killed while it loaded the snapshot" in json.dumps(answer["findings"])
+    assert list(scratch.iterdir()) == []
+
+
 def test_a_server_that_never_loads(taken: Snapshots, scratch: Path, tmp_path: Path) -> None:
     wrapper = tmp_path / "redis-server"
     wrapper.write_text('#!/bin/sh\n[ "$1" = --version ] && exec redis-server --version\nexec sleep 60\n')
