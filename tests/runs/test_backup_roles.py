@@ -190,11 +190,14 @@ def _verify(site: Site, firestore: FirestoreStandIn, folder: Path) -> None:
     assert finding(verified, "snapshot_load", "redis:cache")["subject"] == "redis:cache"
     assert finding(verified, "export_content", "firestore:main")["value"] == firestore.documents
     judgements = json.loads((folder / "verification.json").read_text())["judgements"]
-    proof = {"set": folder.name, "level": 3, "result": "passed", "at": judgements[-1]["at"], "reason": ""}
+    proofs = [
+        {"set": folder.name, "level": entry["level"], "result": "passed", "at": entry["at"], "reason": ""}
+        for entry in judgements[1:]
+    ]
     assert verified["artifacts"] == {
-        "backup_set": folder.name, "backup_level": 3, "backup_result": "passed", "verifications": [proof],
+        "backup_set": folder.name, "backup_level": 4, "backup_result": "passed", "verifications": proofs,
     }  # fmt: skip
-    assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (3, "passed")]
+    assert [(entry["level"], entry["result"]) for entry in judgements] == [(level, "passed") for level in (2, 3, 4)]
 
 
 def _compare(site: Site, live: RedisServer, folder: Path) -> None:
@@ -230,17 +233,20 @@ def test_no_set_is_critical(redis_only: Site) -> None:
 def test_an_old_set_is_critical_and_fails_as_told(with_set: Site) -> None:
     old = with_set.run("backup_verification", "--check", backup_verification_max_age="1s", upkeep_fail_on="never")
     assert finding(old, "backup_age")["status"] == "critical"
-    assert old["changes"][0].endswith("level 3 passed would be recorded")
+    assert old["changes"][0].endswith("level 4 passed would be recorded")
 
 
 def test_the_level_that_is_due_is_taken_and_an_asked_one_wins(with_set: Site) -> None:
-    """The set passed level 2 when it was made; no set has passed level 3 yet."""
+    """The set passed level 2 when it was made; no set has passed a higher one yet."""
     first = with_set.run("backup_verification")
-    assert first["artifacts"]["backup_level"] == 3 and finding(first, "snapshot_load", "redis:cache")
+    assert first["artifacts"]["backup_level"] == 4 and finding(first, "snapshot_live", "redis:cache")
+    assert [(entry["level"], entry["result"]) for entry in first["artifacts"]["verifications"]] == [
+        (3, "passed"), (4, "passed"),
+    ]  # fmt: skip
     rested = with_set.run("backup_verification")
     assert (rested["artifacts"]["backup_level"], rested["artifacts"]["verifications"]) == (0, [])
     assert finding(rested, "backup_verified")["status"] == "ok"
-    assert "level 3 passed at" in finding(rested, "backup_verified")["summary"]
+    assert "level 4 passed at" in finding(rested, "backup_verified")["summary"]
     assert {each["check"] for each in rested["findings"]} & {"snapshot_load", "backup_bytes"} == set()
     asked = with_set.run("backup_verification", backup_verification_level=1)
     assert asked["artifacts"]["backup_level"] == 1 and finding(asked, "backup_bytes", "redis:cache")
@@ -255,7 +261,8 @@ def test_a_live_server_that_is_away_leaves_a_verified_set_as_it_was(with_set: Si
     assert "nothing listens there" in finding(away, "snapshot_live", "redis:cache")["summary"]
     assert finding(away, "backup_verified")["status"] == away["artifacts"]["backup_result"] == "unknown"
     judgements = json.loads((with_set.sets()[0] / "verification.json").read_text())["judgements"]
-    assert [(entry["level"], entry["result"]) for entry in judgements] == [(2, "passed"), (4, "unknown")]
+    told = [(entry["level"], entry["result"]) for entry in judgements]
+    assert told == [(2, "passed"), (3, "passed"), (4, "unknown")], "the load is proved all the same"
 
 
 def test_a_snapshot_that_the_server_to_come_cannot_load_is_critical(with_set: Site) -> None:
@@ -329,6 +336,9 @@ def test_retention_tells_beforehand_what_goes_and_goes_on_after_an_outage(
     assert [entry["id"] for entry in foretold["artifacts"]["backups_removed"]] == [old.name]
     assert f"set {new.name} (verified, " in site.output and "stays: the newest verified one; daily" in site.output
     assert f"{uri} would be removed" in foretold["changes"] and len(site.sets()) == 2 and firestore.objects(uri)
+    left = finding(foretold, "backup_orphans", "firestore:main")
+    assert left["status"] == "warning" and orphan in left["summary"], "it is listed, and not removed unless asked"
+    assert not [change for change in foretold["changes"] if orphan in change]
 
     database = site.catalogue["upkeep_firestore"][0]
     site.catalogue["upkeep_firestore"] = [{**database, "storage_endpoint": f"http://127.0.0.1:{free_port()}"}]
@@ -337,12 +347,9 @@ def test_retention_tells_beforehand_what_goes_and_goes_on_after_an_outage(
     assert uri in finding(cut, "backup_exports")["summary"] and site.sets() == [new] and firestore.objects(uri)
 
     site.catalogue["upkeep_firestore"] = [database]
-    resumed = site.run("backup_retention", **rules)
-    assert resumed["changes"] == [f"{uri} was removed"] and firestore.objects(uri) == {}
-    left = finding(resumed, "backup_orphans", "firestore:main")
-    assert left["status"] == "warning" and orphan in left["summary"] and firestore.objects(orphan)
-    cleaned = site.run("backup_retention", backup_retention_orphans="removed", **rules)
-    assert cleaned["changes"] == [f"{orphan} was removed"] and firestore.objects(orphan) == {}
+    resumed = site.run("backup_retention", backup_retention_orphans="removed", **rules)
+    assert resumed["changes"] == [f"{uri} was removed", f"{orphan} was removed"]
+    assert firestore.objects(uri) == {} and firestore.objects(orphan) == {}
     assert not list(site.root.glob(".*.expired")) and site.sets() == [new]
 
 
@@ -461,14 +468,16 @@ def test_the_daily_run_records_verifications_says_so_and_alerts_of_a_set_that_fa
     daily = Daily(with_set)
     daily.run("--tags", "backup_verification", rc=0)
     (folder,) = with_set.sets()
-    assert daily.history("SELECT set_id, level, result FROM verifications") == [(folder.name, 3, "passed")]
-    assert re.search(r"can be restored: proved \S+ \S+ UTC by level 3; no drill yet", daily.report())
+    assert daily.history("SELECT set_id, level, result FROM verifications") == [
+        (folder.name, level, "passed") for level in (3, 4)
+    ]
+    assert re.search(r"can be restored: proved \S+ \S+ UTC by level 4; no drill yet", daily.report())
     (folder / "redis/cache.rdb.zst").write_bytes(b"")
     daily.run("--tags", "backup_verification", "-e", "backup_verification_level=1")
     assert daily.history("SELECT result FROM verifications ORDER BY rowid DESC LIMIT 1") == [("failed",)]
     assert "redis/cache.rdb.zst has 0 bytes instead of" in daily.alerts()
     assert "Recovery will not choose this set" in daily.alerts()
-    assert re.search(r"by level 3, but level 1 failed \S+ \S+ UTC; no drill yet", daily.report())
+    assert re.search(r"by level 4, but level 1 failed \S+ \S+ UTC; no drill yet", daily.report())
 
 
 @dataclass
