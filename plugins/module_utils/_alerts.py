@@ -25,6 +25,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import format_dur
 AREAS: Mapping[str, str] = {
     "backup_verification": "database",
     "database_backup": "database",
+    "database_optimization": "database",
     "disaster_recovery_test": "database",
     "health_check": "services",
     "log_rotation": "platform",

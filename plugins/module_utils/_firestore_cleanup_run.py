@@ -74,7 +74,7 @@ class Request:
     """What is asked for. ``demand`` is None when no backup set was named; ``check`` deletes nothing."""
 
     target: Target
-    name: str
+    subject: str
     rules: Sequence[Rule]
     demand: Demand | None
     cleaning: bool
@@ -90,7 +90,15 @@ class Request:
             raise ValueError("threads must be at least 1")
         rules = [_rule(entry, now) for entry in options["cleanup"]]
         cleaning = options["state"] == "cleaned"
-        return cls(target, options["name"] or target.database, rules, demand, cleaning, check, options["threads"])
+        return cls(
+            target,
+            f"firestore:{options['name'] or target.database}",
+            rules,
+            demand,
+            cleaning,
+            check,
+            options["threads"],
+        )
 
     def carry_out(self, services: Services) -> tuple[list[Finding], dict[str, Any]]:
         """The findings and the rest of the module's answer. Raises CleanupError and FirestoreAccessError."""
@@ -107,7 +115,7 @@ class Request:
             results.append(Result(rule, before))
             if self.cleaning and not self.check and safety is not None:
                 self._clean(services, results, safety)
-            judge(found, self.name, results[-1])
+            judge(found, self.subject, results[-1])
         return found.findings, self._answer(results, safety)
 
     def _answer(self, results: Sequence[Result], safety: SafetySet | None) -> dict[str, Any]:
@@ -168,10 +176,10 @@ class Request:
         check = "firestore_cleanup_backup"
         if safety is None:
             hint = "A clean-up is refused until then"
-            found.add(check, self.name, "warning", f"no clean-up could be done: {refusal}", hint=hint)
+            found.add(check, self.subject, "warning", f"no clean-up could be done: {refusal}", hint=hint)
         else:
             told = f"backup set {safety.id}, {format_duration(safety.age)} old, is there to fall back to"
-            found.add(check, self.name, "ok", told, value=int(safety.age), unit="s")
+            found.add(check, self.subject, "ok", told, value=int(safety.age), unit="s")
 
 
 def _rule(entry: Mapping[str, Any], now: datetime) -> Rule:

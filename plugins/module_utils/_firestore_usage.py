@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,8 +74,8 @@ class Sample:
         return parse_time(self.at)
 
 
-def read_samples(path: str, database: str) -> list[Sample]:
-    """The samples of a database in a file, oldest first; damaged lines are passed over. A missing file has none.
+def read_samples(path: str) -> list[Sample]:
+    """The samples in a file, of all databases, oldest first; damaged lines are passed over. A missing file has none.
 
     Raises OSError when it is there and cannot be read.
     """
@@ -83,7 +84,7 @@ def read_samples(path: str, database: str) -> list[Sample]:
         with open(path, encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 sample = _sample_from(line)
-                if sample is not None and sample.database == database:
+                if sample is not None:
                     samples.append(sample)
     except FileNotFoundError:
         return []
@@ -101,13 +102,14 @@ def _sample_from(line: str) -> Sample | None:
 
 def add_sample(samples: Sequence[Sample], database: str, groups: Mapping[str, int], now: datetime) -> list[Sample]:
     """The samples with that of now, without those that are too old; the same when there is a recent one."""
-    if samples and samples[-1].moment > now - _INTERVAL:
+    if any(sample.database == database and sample.moment > now - _INTERVAL for sample in samples):
         return list(samples)
     return [*(sample for sample in samples if sample.moment > now - _KEPT), Sample(isoformat(now), database, groups)]
 
 
 def write_samples(path: str, samples: Iterable[Sample]) -> None:
-    """Publish the file as a whole. Raises OSError."""
+    """Publish the file as a whole, in a folder that is made when it is not there. Raises OSError."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     publish_text(path, "".join(json.dumps(vars(sample), sort_keys=True) + "\n" for sample in samples))
 
 

@@ -25,10 +25,10 @@ class Limits:
 
 
 class UsageJudge:
-    """Adds findings about one database, which ``name`` names in them."""
+    """Adds findings about one database, whose ``subject`` is such as ``firestore:main``."""
 
-    def __init__(self, found: FindingsBuilder, name: str) -> None:
-        self._found, self._name = found, name
+    def __init__(self, found: FindingsBuilder, subject: str) -> None:
+        self._found, self._subject = found, subject
 
     def size(self, usage: Usage) -> None:
         largest = sorted(usage.groups.items(), key=lambda entry: (-entry[1], entry[0]))[:_LARGEST]
@@ -39,7 +39,7 @@ class UsageJudge:
             told += f"; {usage.uncounted} are in groups that were not named"
             status, hint = "warning", "Name their collection groups in collections: only root collections are listed"
         self._found.add(
-            "firestore_documents", self._name, status, told, value=usage.documents, unit="documents", hint=hint
+            "firestore_documents", self._subject, status, told, value=usage.documents, unit="documents", hint=hint
         )
 
     def growth(self, grown: Mapping[str, Growth | None], usage: Usage, limits: Limits) -> None:
@@ -56,7 +56,7 @@ class UsageJudge:
         told = f"{group} has {count} documents, {change.before} on {change.since}: {change.per_day:+.0f} a day{of}"
         self._found.add(
             "firestore_growth",
-            f"{self._name}/{group}",
+            f"{self._subject}/{group}",
             "warning" if fast else "ok",
             told,
             value=round(percent, 2) if percent is not None else None,
@@ -68,7 +68,7 @@ class UsageJudge:
     def orphans(self, orphans: Orphans) -> None:
         if not orphans.searched:
             hint = "Raise orphans_max_reads if it is worth that"
-            self._found.add("firestore_orphans", self._name, "unknown", orphans.reason, hint=hint)
+            self._found.add("firestore_orphans", self._subject, "unknown", orphans.reason, hint=hint)
             return
         told, status, hint = f"no orphans among {orphans.estimate} documents", "ok", ""
         if orphans.count:
@@ -76,7 +76,7 @@ class UsageJudge:
             told = f"{orphans.count} documents lie below one that is not there: {groups}; such as {orphans.examples[0]}"
             status = "warning"
             hint = "Applications that go from the top never find them: bring their parents back or delete them"
-        self._found.add("firestore_orphans", self._name, status, told, value=orphans.count, hint=hint)
+        self._found.add("firestore_orphans", self._subject, status, told, value=orphans.count, hint=hint)
 
     def indexes(self, where: str, difference: Difference, source: str) -> None:
         """``where`` is the check's ending, ``source`` says against what the file was held."""
@@ -88,7 +88,7 @@ class UsageJudge:
             told = f"{len(names)} indexes or TTL policies {what} by {source}" + _listed(names)
             self._found.add(
                 f"firestore_indexes_{check}{where}",
-                self._name,
+                self._subject,
                 status,
                 told,
                 value=len(names),
@@ -101,7 +101,7 @@ class UsageJudge:
         policies = sorted(f"{policy} {state.lower()}" for policy, state in there.policies.items())
         self._found.add(
             "firestore_indexes_built",
-            self._name,
+            self._subject,
             "critical" if bad else "ok",
             (f"Firestore could not build{_listed(bad)}" if bad else told + " are there" + _listed(policies)),
             value=len(bad),

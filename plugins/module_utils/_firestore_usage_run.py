@@ -51,11 +51,15 @@ class Look:
 
     @property
     def judge(self) -> UsageJudge:
-        return UsageJudge(self.found, self.name)
+        return UsageJudge(self.found, self.subject)
 
     @property
     def name(self) -> str:
         return str(self.options["name"] or self.target.database)
+
+    @property
+    def subject(self) -> str:
+        return f"firestore:{self.name}"
 
     def indexes(self) -> set[str]:
         """Hold indexes and TTL policies against the file; the collection groups that were heard of.
@@ -72,7 +76,9 @@ class Look:
             queries = used(self.target, timeout) if self.target.is_stand_in else {}
         except (FirestoreAccessError, OSError) as error:
             hint = "The account needs datastore.indexes.list, as roles/datastore.viewer has it"
-            self.found.add("firestore_indexes_built", self.name, "unknown", f"indexes not listed: {error}", hint=hint)
+            self.found.add(
+                "firestore_indexes_built", self.subject, "unknown", f"indexes not listed: {error}", hint=hint
+            )
         else:
             self.judge.states(there)
             if declared is not None:
@@ -97,10 +103,11 @@ class Look:
     def count(self, live: LiveCounts, heard_of: set[str]) -> Usage:
         """Count documents, and say how the groups grew. Raises FirestoreAccessError and OSError."""
         samples_file = self.options["samples_file"]
-        samples = read_samples(samples_file, self.target.name) if samples_file else []
+        samples = read_samples(samples_file) if samples_file else []
+        ours = [sample for sample in samples if sample.database == self.target.name]
         named = set(self.options["collections"]) or {*live.root_collections(), *heard_of}
         usage = count_groups(live, named)
-        grown = {group: growth(samples, group, count, self.now) for group, count in usage.groups.items()}
+        grown = {group: growth(ours, group, count, self.now) for group, count in usage.groups.items()}
         limits = Limits(self.options["growth_warning_percent"], self.options["growth_min_documents"])
         self.judge.size(usage)
         self.judge.growth(grown, usage, limits)

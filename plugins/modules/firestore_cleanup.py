@@ -95,7 +95,9 @@ options:
     type: str
     default: ""
   name:
-    description: Name of the database in findings. The default is O(database).
+    description:
+      - What to call the database in findings, whose subject is C(firestore:<name>).
+      - The default is O(database).
     type: str
   threads:
     description: How many commits go on at a time.
@@ -236,7 +238,7 @@ backup_set:
 findings:
   description:
     - What was found, worst first. Checks are C(firestore_cleanup), C(firestore_cleanup_loss) and
-      C(firestore_cleanup_backup), subjects O(name) with and without a collection group.
+      C(firestore_cleanup_backup), subjects C(firestore:<name>), some with C(/<collection group>).
   returned: when documents were counted
   type: list
   elements: dict

@@ -43,7 +43,9 @@ options:
     elements: str
     default: []
   name:
-    description: Name of the database in findings and metrics. The default is O(database).
+    description:
+      - What to call the database in metrics and findings, whose subject is C(firestore:<name>).
+      - The default is O(database).
     type: str
   samples_file:
     description:

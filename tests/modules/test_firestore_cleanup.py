@@ -89,7 +89,7 @@ ODD: dict[str, dict[str, Any]] = {
 }
 
 
-def finding(answer: Mapping[str, Any], check: str, subject: str = f"{SPARE}/sessions") -> dict[str, Any]:
+def finding(answer: Mapping[str, Any], check: str, subject: str = f"firestore:{SPARE}/sessions") -> dict[str, Any]:
     (found,) = [entry for entry in answer["findings"] if (entry["check"], entry["subject"]) == (check, subject)]
     return dict(found)
 
@@ -146,7 +146,10 @@ def test_without_a_set_to_fall_back_to_nothing_is_deleted(spare: Platform) -> No
     aged = spare.back_up(age=timedelta(hours=30))
     refused(aged, "1 d 6 h old", "allowed are 1 d 2 h")
     planned = spare.clean(state="planned")
-    assert aged in finding(planned, "firestore_cleanup_backup", SPARE)["summary"] and planned["status"] == "warning"
+    assert (
+        aged in finding(planned, "firestore_cleanup_backup", f"firestore:{SPARE}")["summary"]
+        and planned["status"] == "warning"
+    )
     assert not spare.clean(check=True, backup_max_age="40h")["failed"]
     refused("no verified backup set", "databases/spare", backup_part="firestore:other", backup_max_age="40h")
     refused("no verified backup set", "databases/(default)", database="(default)", backup_max_age="40h")
@@ -201,7 +204,10 @@ def test_what_lies_below_a_document_goes_with_it_only_when_asked(spare: Platform
     spare.back_up()
     planned = spare.clean(USERS, state="planned")
     assert planned["groups"][0]["below_at_most"] == 4 and planned["groups"][0]["reads_estimated"] == 9
-    assert "up to 4 documents may lie below them" in finding(planned, "firestore_cleanup", f"{SPARE}/users")["summary"]
+    assert (
+        "up to 4 documents may lie below them"
+        in finding(planned, "firestore_cleanup", f"firestore:{SPARE}/users")["summary"]
+    )
 
     kept = spare.clean(USERS)
     assert spare.contents() == {path: content for path, content in before.items() if path != "/users/alone"}

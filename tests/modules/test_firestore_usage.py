@@ -30,7 +30,7 @@ def usage(firestore: FirestoreStandIn, *, check: bool = False, **options: Any) -
     return run_module("firestore_usage", {**firestore.connection, "name": "main", **options}, check=check)
 
 
-def finding(answer: Mapping[str, Any], check: str, subject: str = "main") -> dict[str, Any]:
+def finding(answer: Mapping[str, Any], check: str, subject: str = "firestore:main") -> dict[str, Any]:
     (found,) = [entry for entry in answer["findings"] if (entry["check"], entry["subject"]) == (check, subject)]
     return dict(found)
 
@@ -104,11 +104,14 @@ def test_growth_is_told_against_the_sample_of_yesterday(firestore: FirestoreStan
     lines = ["damaged", sample(80, 1), sample(48, half), sample(30, 1, "another"), sample(2, truth["users"])]
     samples.write_text("\n".join(lines) + "\n")
     grown = usage(firestore, **options, growth_min_documents=5)
-    told = finding(grown, "firestore_growth", "main/users")
+    told = finding(grown, "firestore_growth", "firestore:main/users")
     assert told["status"] == "warning" and told["value"] == pytest.approx(50, abs=1) and str(half) in told["summary"]
-    assert finding(grown, "firestore_growth", "main/sessions")["status"] == "ok"
-    assert finding(usage(firestore, **options), "firestore_growth", "main/users")["status"] == "ok", "few a day"
-    assert len(samples.read_text().splitlines()) == 4
+    assert finding(grown, "firestore_growth", "firestore:main/sessions")["status"] == "ok"
+    assert finding(usage(firestore, **options), "firestore_growth", "firestore:main/users")["status"] == "ok", (
+        "few a day"
+    )
+    kept = [json.loads(line)["database"] for line in samples.read_text().splitlines()]
+    assert kept == [DATABASE, DATABASE, "another", DATABASE, DATABASE], "those of other databases stay"
 
 
 def test_orphans_are_searched_when_asked_and_the_price_is_told_first(
