@@ -68,9 +68,27 @@ def _cut(firestore: FirestoreStandIn, uri: str) -> None:
     firestore.put(uri, name, firestore.objects(uri)[name][:-30])
 
 
+def _cut_on_a_block(firestore: FirestoreStandIn, uri: str) -> None:
+    name = _output(firestore, uri)
+    content = firestore.objects(uri)[name]
+    assert len(content) > 32768, "the export is too small to be cut there"
+    firestore.put(uri, name, content[: len(content) // 32768 * 32768])
+
+
+def _foreign(firestore: FirestoreStandIn, uri: str) -> None:
+    firestore.put(uri, _output(firestore, uri), b"<html>not found</html>")
+
+
+def _empty(firestore: FirestoreStandIn, uri: str) -> None:
+    firestore.put(uri, _output(firestore, uri), b"")
+
+
 @pytest.mark.parametrize(
     ("spoil", "check", "words"),
     [
+        (_cut_on_a_block, "export_content", "cut off"),
+        (_foreign, "export_content", "output-0: "),
+        (_empty, "export_content", "its output files hold 0"),
         (_flip, "export_content", "CRC32C"),
         (_cut, "export_content", "cut off"),
         (lambda firestore, uri: firestore.put(uri, _output(firestore, uri), None), "export_content", "missing"),
