@@ -71,6 +71,15 @@ def test_a_drill_restores_everything_and_measures(seeded_redis: RedisServer, tak
     assert list(scratch.iterdir()) == []
 
 
+def test_the_digest_of_earlier_loads_is_expected(seeded_redis: RedisServer, taken: Path) -> None:
+    digest = seeded_redis.cli("debug", "digest")
+    assert statuses(drill(taken, expected_digest=digest))["snapshot_restore"] == "ok"
+    other = drill(taken, expected_digest="0" * 40)
+    assert statuses(other)["snapshot_restore"] == "critical"
+    assert f"the digest of the data is {digest} instead of {'0' * 40}" in told(other, "snapshot_restore")
+    assert other["drill"]["digest"] is None
+
+
 def test_the_recovery_point_counts_what_was_written_since(start_redis: RedisFactory, tmp_path: Path) -> None:
     server = start_redis()
     seed(server.client(), keys=100)

@@ -87,6 +87,16 @@ def test_a_sound_snapshot_passes_each_level(
     assert list(scratch.iterdir()) == []
 
 
+def test_the_digest_of_earlier_loads_is_expected(seeded_redis: RedisServer, copy: Path) -> None:
+    digest = seeded_redis.cli("debug", "digest")
+    same = verify(copy, expected_digest=digest, digest=False)
+    assert same["status"] == "ok" and "with the digest of earlier loads" in json.dumps(same["findings"])
+    other = verify(copy, expected_digest="0" * 40, digest=False)
+    assert statuses(other)["snapshot_load"] == "critical"
+    assert f"its digest is {digest}, and was {'0' * 40} when it was loaded before" in worst(other)
+    assert other["verification"]["level"] == 2
+
+
 def test_keys_that_expired_since_are_counted(start_redis: RedisFactory, tmp_path: Path) -> None:
     server = start_redis()
     for number in range(50):
