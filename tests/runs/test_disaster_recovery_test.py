@@ -152,6 +152,15 @@ def test_a_spoiled_snapshot_fails_the_drill_and_the_set(site: Site) -> None:
     assert drill["parts"]["firestore:main"]["rto_seconds"], "the other part was drilled"
 
 
+def test_other_data_than_earlier_loads_gave_fails_the_drill(site: Site) -> None:
+    record = site.sets()[0] / "verification.json"
+    content = json.loads(record.read_text())
+    content["judgements"][-1]["digests"] = {"redis:cache": "0" * 40}
+    record.write_text(json.dumps(content))
+    failed = site.run(ROLE, rc=2, disaster_recovery_test_parts=PARTS[:1])
+    critical(site, failed, "the digest of the data is", f"instead of {'0' * 40}")
+
+
 def test_a_bucket_that_is_away_fails_the_drill_and_not_the_set(site: Site) -> None:
     site.catalogue["upkeep_firestore"][0]["storage_endpoint"] = "http://127.0.0.1:1"
     options = {"disaster_recovery_test_firestore_timeout": "2s", "disaster_recovery_test_parts": PARTS[1:]}
