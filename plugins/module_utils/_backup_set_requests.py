@@ -182,5 +182,6 @@ def _told_lock(lock: Lock | None, store: Store) -> dict[str, Any] | None:
         "host": lock.place.host,
         "pid": lock.pid,
         "taken_at": lock.taken_at,
+        "age": int((store.clock() - parse_time(lock.taken_at)).total_seconds()),
         "gone": store.gone(lock),
     }

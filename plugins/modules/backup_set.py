@@ -464,6 +464,9 @@ lock:
     taken_at:
       description: When it took the lock, RFC 3339 in UTC.
       type: str
+    age:
+      description: Seconds since then.
+      type: int
     gone:
       description: Why its owner is gone; empty while it may be at work.
       type: str
