@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.certificates",
     "tests.fixtures.firestore",
+    "tests.fixtures.gateway",
     "tests.fixtures.http",
     "tests.fixtures.redis",
 ]

@@ -162,7 +162,7 @@ class Miniature:
             tls_port=ports.get("nginx-tls", 0),
             certificate=self._certificates / "gateway.pem",
             key=self._certificates / "gateway.key",
-            upstreams={name: service.port for name, service in self.services.items()},
+            upstreams={name: [service.port] for name, service in self.services.items()},
         )
 
     def _service(self, name: str) -> Service:

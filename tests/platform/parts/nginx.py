@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ http {{
         ssl_certificate_key {key};
         ssl_protocols TLSv1.2 TLSv1.3;
 
+        include {folder}/upkeep/server*.conf;
 {locations}
         location / {{
             return 404 '{{"error": "no such service"}}';
@@ -71,7 +72,7 @@ http {{
 """
 _UPSTREAM = """\
     upstream {name} {{
-        server 127.0.0.1:{port};
+        include {folder}/upkeep/upstreams/{name}.conf;
         keepalive 8;
     }}
 """
@@ -92,7 +93,8 @@ class Nginx:
     tls_port: int
     certificate: Path
     key: Path
-    upstreams: Mapping[str, int]
+    #: Ports of loopback that serve each service.
+    upstreams: Mapping[str, Sequence[int]]
 
     @property
     def process(self) -> ServerProcess:
@@ -102,6 +104,16 @@ class Nginx:
     def config(self) -> Path:
         """The configuration that the running nginx reads."""
         return self.folder / "nginx.conf"
+
+    @property
+    def traffic(self) -> Path:
+        """The folder with the flags and upstreams that say which traffic is let through."""
+        return self.folder / "upkeep"
+
+    @property
+    def command(self) -> list[str]:
+        """nginx with the options that name this configuration."""
+        return self._argv()
 
     @property
     def access_log(self) -> Path:
@@ -125,8 +137,18 @@ class Nginx:
         (self.folder / "temp").mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
         self.config.write_text(wanted)
+        self._write_upstreams()
         self.check()
         self.process.start(self._argv(), lambda: accepts(self.port) and accepts(self.tls_port))
+
+    def _write_upstreams(self) -> None:
+        """Files with the servers of each service, which a site's automation may write anew; those that fit are kept."""
+        folder = self.traffic / "upstreams"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, ports in self.upstreams.items():
+            path = folder / f"{name}.conf"
+            if not path.exists() or any(f"127.0.0.1:{port}" not in path.read_text() for port in ports):
+                path.write_text("".join(f"server 127.0.0.1:{port};\n" for port in ports))
 
     def listens_on(self, port: int) -> bool:
         """Whether it runs with a configuration that names the port."""
@@ -175,7 +197,6 @@ class Nginx:
         return [program, "-e", str(self.error_log), "-p", str(self.folder), "-c", str(self.config)]
 
     def _configuration(self) -> str:
-        ports = self.upstreams.items()
         return _CONFIG.format(
             # Workers of a master that runs as root would be nobody, who may not enter a private folder.
             user="user root;\n" if os.geteuid() == 0 else "",
@@ -185,8 +206,8 @@ class Nginx:
             tls_port=self.tls_port,
             certificate=self.certificate,
             key=self.key,
-            upstreams="\n".join(_UPSTREAM.format(name=name, port=port) for name, port in ports),
-            locations="\n".join(_LOCATION.format(name=name) for name, _ in ports),
+            upstreams="\n".join(_UPSTREAM.format(name=name, folder=self.folder) for name in self.upstreams),
+            locations="\n".join(_LOCATION.format(name=name) for name in self.upstreams),
         )
 
     def _served(self) -> bytes | None:
