@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
+from tests.clients import Clients
 from tests.examples import run_examples
 from tests.fixtures.redis import RedisFactory
 from tests.harness import run_module
 from tests.platform.parts.certificates import CertificateAuthority
+from tests.platform.parts.process import free_port
 from tests.platform.parts.redis import RedisServer, ServerTls, seed
 from tests.restorer import Restorer
 
@@ -126,8 +127,14 @@ def test_values_are_compared_whatever_their_order(start_redis: RedisFactory, tmp
         source.client().sadd(f"set:{number}", *(f"member {member} of {number}" for member in range(600)))
     dest = tmp_path / "x.rdb"
     run_module("redis_snapshot", {**source.connection(), "dest": str(dest)})
-    restore = Restorer(start_redis(), tmp_path)
-    assert restore.run(path=str(dest), digest=True)["status"] == "ok"
+    restore = Restorer(start_redis(unix_socket=True, password="target pass"), tmp_path)
+    by_socket = {"login_host": None, "login_unix_socket": str(restore.server.socket_path)}
+    reached = {"scratch_address": "127.0.0.2", "scratch_port": free_port()}
+    answer = restore.run(path=str(dest), digest=True, **by_socket, **reached)
+    assert answer["status"] == "ok", told(answer)
+    assert restore.journal()["master"] == list(reached.values())
+    assert "target pass" not in json.dumps(answer)
+    assert restore.journal()["settings"]["masterauth"][1] not in json.dumps(answer)
     assert digest(restore.server) == digest(source)
 
 
@@ -362,57 +369,6 @@ def test_a_service_manager_that_starts_it_again_is_noticed(restorer: Callable[..
 
 
 # --- clients ---
-
-
-class Clients:
-    """Writers and readers that never stop; what failed is counted by the words of the error."""
-
-    def __init__(self, server: RedisServer, writers: int = 3, readers: int = 3) -> None:
-        self.failed_writes: dict[str, int] = {}
-        self.failed_reads: dict[str, int] = {}
-        self.longest_write = 0.0
-        self.writes = 0
-        self.last: dict[int, int] = {}
-        self._server = server
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(writers)]
-        self._threads += [threading.Thread(target=self._read) for _ in range(readers)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        time.sleep(0.2)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.2)
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _write(self, number: int) -> None:
-        client = self._server.client()
-        while not self._over.wait(0.002):
-            begun = time.monotonic()
-            try:
-                client.set(f"writer:{number}", self.writes)
-                self.writes += 1
-            except redis.RedisError as error:
-                _count(self.failed_writes, error)
-            self.longest_write = max(self.longest_write, time.monotonic() - begun)
-
-    def _read(self) -> None:
-        client = self._server.client()
-        while not self._over.wait(0.002):
-            try:
-                client.get("string:20")
-            except redis.RedisError as error:
-                _count(self.failed_reads, error)
-
-
-def _count(counts: dict[str, int], error: Exception) -> None:
-    word = type(error).__name__
-    counts[word] = counts.get(word, 0) + 1
 
 
 @pytest.mark.parametrize("persistence", [[*AOF], ["save 3600 1"]], ids=["aof", "rdb"])
