@@ -218,10 +218,15 @@ class Restoration:
 
     def run(self, state: str) -> None:
         """Carry it out. Raises RestoreError, and OSError when the state folder cannot be used."""
+        act = {"restored": self._restored, "rolled_back": self._rolled_back, "confirmed": self._confirmed}[state]
         self._folder = state_folder(self._request.state_dir, self._request.login.url)
         remove_abandoned_scratch(self._request.order.scratch_dir)
-        with mutex(os.path.join(self._folder, ".lock"), time.sleep), explained(self._library, self._request.login):
-            {"restored": self._restored, "rolled_back": self._rolled_back, "confirmed": self._confirmed}[state]()
+        with ExitStack() as stack:
+            if not self._request.check:
+                os.makedirs(self._folder, mode=0o700, exist_ok=True)
+                stack.enter_context(mutex(os.path.join(self._folder, ".lock"), time.sleep))
+            stack.enter_context(explained(self._library, self._request.login))
+            act()
 
     # What is asked for
 
@@ -243,15 +248,23 @@ class Restoration:
         if journal.open and self._request.check:
             self._would_settle(journal)
             return
-        replaced = self._settle(journal) if journal.open else journal["state"] == DONE
-        if not replaced:
+        path = self._path_back(journal)
+        if not path:
             self._fine(self.outcome.continued or "the last restore was taken back already")
             self.outcome.rolled_back = self.changed
             return
-        order = safety_order(self._request.order, journal["back_to"])
-        self.outcome.snapshot = order.path
-        self._replace_by(order, None, end=BACK)
+        self.outcome.snapshot = path
+        self._replace_by(safety_order(self._request.order, path), journal, end=BACK)
         self.outcome.rolled_back = self.changed and not self._request.check
+
+    def _path_back(self, journal: Journal) -> str:
+        """The safety snapshot that the server is to be given; empty when it holds what it held before."""
+        if journal.open:
+            replaced = self._settle(journal)
+            if journal["goal"] == BACK:  # going back was killed itself
+                return str(journal["path"])
+            return str(journal["back_to"]) if replaced else ""
+        return str(journal["back_to"]) if journal["state"] == DONE else ""
 
     def _confirmed(self) -> None:
         journal = newest(self._folder, self._log)
@@ -261,9 +274,10 @@ class Restoration:
         if journal is None:
             self._fine("nothing of earlier restores is kept")
         elif self._request.check:
-            self._fine("would remove the safety snapshots of earlier restores")
+            self._fine("would remove the safety snapshots and old files of earlier restores")
         else:
-            self._fine(f"removed the safety snapshots of {remove_all(self._folder)} restores")
+            count = remove_all(self._folder, with_files=self._target.facts().local)
+            self._fine(f"removed the safety snapshots and old files of {count} restores")
 
     def _settle(self, journal: Journal) -> bool:
         """Bring the server into order after a run that was killed; whether it holds the restored data."""
@@ -300,7 +314,7 @@ class Restoration:
             if refusals:
                 self._refuse(refusals)
             elif self._is_there_already(order, source, facts, earlier):
-                self._leave_it(earlier)
+                self._leave_it(earlier, end)
             elif self._request.check:
                 self.changed = True
                 self._fine(self._intention())
@@ -309,7 +323,7 @@ class Restoration:
         self.outcome.seconds = round(self._patience.monotonic() - started, 3)
 
     def _transaction(self, order: Order, source: Source, facts: Facts, back_to: str, end: str) -> None:
-        journal = self._begin(order, source, facts)
+        journal = self._begin(order, source, facts, end)
         try:
             self._failover.hold_off()
             self._target.change({_SAVING: "0"}, facts.config)
@@ -329,14 +343,16 @@ class Restoration:
             with suppress(self._library.RedisError, OSError):
                 self._hold.release()
 
-    def _begin(self, order: Order, source: Source, facts: Facts) -> Journal:
+    def _begin(self, order: Order, source: Source, facts: Facts, goal: str) -> Journal:
         files = DataFiles.of(facts.config)
-        moment = self._clock().strftime("%Y%m%dT%H%M%SZ")
+        moment = self._clock().strftime("%Y%m%dT%H%M%S%fZ")
         return begin(
             self._folder,
             self._request.login.url,
             self._clock,
             self._log,
+            goal=goal,
+            path=order.path,
             mode=self.outcome.mode,
             snapshot=_identity(order, source),
             settings=changes_for_copying(facts.config, source.reachable),
@@ -401,10 +417,10 @@ class Restoration:
             known.append(earlier.get("end"))
         return now is not None and now in known and not source.differences(self._target)
 
-    def _leave_it(self, earlier: Journal | None) -> None:
+    def _leave_it(self, earlier: Journal | None, end: str) -> None:
         if earlier is not None and earlier.open:
             self._target.wait_for_aof()
-            earlier.note(state=DONE, step="done")
+            earlier.note(state=end, step="done")
         self._fine("the server holds the data of the snapshot already, and nothing was written since")
 
     # Words and small parts

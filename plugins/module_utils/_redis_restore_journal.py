@@ -54,6 +54,13 @@ class Journal:
         """Path of a file that belongs to this restore."""
         return os.path.join(self.folder, name)
 
+    def taken_back(self) -> None:
+        """Note that the server holds again what it held before; when that was to go back, that is still to be done."""
+        if self["goal"] == BACK:
+            self.note(state=DONE, step="taken back", back_to=self["path"])
+        else:
+            self.note(state=BACK, step="taken back")
+
     def step(self, name: str, **notes: Any) -> None:
         """Note that a step begins, with what has to be known to take it back."""
         self.note(step=name, **notes)
@@ -66,10 +73,8 @@ class Journal:
 
 
 def state_folder(root: str, target: str) -> str:
-    """The folder for all restores into a server, made when it is not there. Raises OSError."""
-    folder = os.path.join(root, re.sub(r"[^A-Za-z0-9.]+", "_", target).strip("_"))
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    return folder
+    """The folder for all restores into a server; it need not be there yet."""
+    return os.path.join(root, re.sub(r"[^A-Za-z0-9.]+", "_", target).strip("_"))
 
 
 def begin(folder: str, target: str, now: Clock, log: Callable[[str], object], **notes: Any) -> Journal:
@@ -87,26 +92,38 @@ def begin(folder: str, target: str, now: Clock, log: Callable[[str], object], **
 def newest(folder: str, log: Callable[[str], object]) -> Journal | None:
     """The journal of the newest restore, None when there was none. Raises JournalError."""
     for own in reversed(_restores(folder)):
-        path = os.path.join(own, _FILE)
-        try:
-            with open(path, encoding="utf-8") as stream:
-                content = json.load(stream)
-        except FileNotFoundError:
-            continue  # killed before it began
-        except (OSError, ValueError) as error:
-            raise JournalError(f"the journal {path} cannot be read: {error}") from error
-        if content.get("format") != _FORMAT:
-            raise JournalError(f"the journal {path} has format {content.get('format')!r}; known here is {_FORMAT}")
-        return Journal(own, content, log)
+        journal = _read(own, log)
+        if journal is not None:
+            return journal
     return None
 
 
-def remove_all(folder: str) -> int:
-    """Remove all restores of a server with their safety snapshots; how many there were."""
+def remove_all(folder: str, with_files: bool) -> int:
+    """Remove all restores of a server with their safety snapshots; how many there were.
+
+    ``with_files`` also removes the old files that were moved aside in the server's folder on this host.
+    """
     restores = _restores(folder)
     for own in restores:
+        journal = _read(own, lambda _told: None)
+        if with_files and journal is not None:
+            shutil.rmtree(journal["aside"], ignore_errors=True)
         shutil.rmtree(own)
     return len(restores)
+
+
+def _read(own: str, log: Callable[[str], object]) -> Journal | None:
+    path = os.path.join(own, _FILE)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except FileNotFoundError:
+        return None  # killed before it began
+    except (OSError, ValueError) as error:
+        raise JournalError(f"the journal {path} cannot be read: {error}") from error
+    if content.get("format") != _FORMAT:
+        raise JournalError(f"the journal {path} has format {content.get('format')!r}; known here is {_FORMAT}")
+    return Journal(own, content, log)
 
 
 def _restores(folder: str) -> list[str]:

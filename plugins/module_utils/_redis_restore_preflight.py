@@ -128,13 +128,20 @@ def _no_room(facts: Facts, snapshot: Snapshot, wishes: Wishes) -> list[str]:
         needed[facts.config["dir"]] = int(copies * snapshot.rdb_bytes * _RESERVE)
     by_device: dict[int, list[str]] = {}
     for folder in needed:
-        by_device.setdefault(os.stat(folder).st_dev, []).append(folder)
+        by_device.setdefault(os.stat(_existing(folder)).st_dev, []).append(folder)
     told = []
     for folders in by_device.values():
-        wanted, free = sum(needed[folder] for folder in folders), shutil.disk_usage(folders[0]).free
+        wanted, free = sum(needed[folder] for folder in folders), shutil.disk_usage(_existing(folders[0])).free
         if wanted > free:
             told.append(f"{' and '.join(folders)} would need about {wanted} bytes and {free} are free")
     return told
+
+
+def _existing(folder: str) -> str:
+    """The folder, or what is there of the way to it."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder) or "/"
+    return folder
 
 
 def _online(facts: Facts, snapshot: Snapshot, wishes: Wishes) -> list[str]:

@@ -51,7 +51,7 @@ def secure(target: Target, order: Order, journal: Journal, hold: Hold, clock: Cl
     if position(info) == [first.replication_id, first.replication_offset]:
         return
     journal.step("safety snapshot while writers are held")
-    for _ in range(_TRIES):  # a keep-alive for replicas may come between the snapshot and its counting
+    for _try in range(_TRIES):  # a keep-alive for replicas may come between the snapshot and its counting
         if _take(target, journal.file("safety-held.rdb"), clock).counted == "exact":
             journal.note(safety=journal.file("safety-held.rdb"))
             return

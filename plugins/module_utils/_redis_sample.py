@@ -40,7 +40,7 @@ def sample(raw: Raw, databases: Mapping[str, Mapping[str, int]], size: int) -> l
         share = max(_FEWEST, math.ceil(size * counts["keys"] / total)) if total else 0
         client = raw(int(number))
         with client.pipeline(transaction=False) as pipeline:
-            for _ in range(share):
+            for _nth in range(share):
                 pipeline.randomkey()
             keys = sorted({key for key in pipeline.execute() if key is not None})
         chosen += [

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder, by_severity
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_failover import Failover
-from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import BACK, Journal
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import Journal
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_ways import (
     Service,
     copy_online,
@@ -58,7 +58,7 @@ class WayBack:
         self.let_go(journal)
         self.target.wait_for_aof()
         self.failover.put_back(journal["sentinels"], self.target.patience)
-        journal.note(state=BACK, step="taken back")
+        journal.taken_back()
 
     def after_death(self, journal: Journal) -> bool:
         """Bring a server whose restore was killed into order; whether it holds the restored data now.
@@ -70,7 +70,7 @@ class WayBack:
         self.let_go(journal)
         self.failover.put_back(journal["sentinels"], self.target.patience)
         if not replaced:
-            journal.note(state=BACK, step="taken back")
+            journal.taken_back()
         return replaced
 
     def let_go(self, journal: Journal) -> None:

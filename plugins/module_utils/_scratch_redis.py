@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
+import random
 import re
 import secrets
 import shutil
@@ -37,6 +39,8 @@ _LONGEST_SOCKET_PATH = 107  # bytes, a limit of the kernel
 _ABANDONED_AFTER = 60  # seconds; younger folders may be about to be claimed by their owner
 _POLL = 0.02  # seconds
 _PR_SET_PDEATHSIG = 1
+_QUIET = 12000  # ports
+_CANDIDATES = 20
 _FROZEN = ("replicaof 127.0.0.1 1",)
 
 
@@ -81,8 +85,24 @@ class Reach:
 def reach(address: str, port: int = 0, password: str = "") -> Reach:
     """A reach, at a free port and with a new password when none are given. Raises OSError when it cannot be had."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, port), family=family) as server:
-        return Reach(address, server.getsockname()[1], password or secrets.token_hex(32))
+    for candidate in [port] if port else [*_quiet_ports(), 0]:
+        try:
+            with socket.create_server((address, candidate), family=family) as server:
+                return Reach(address, server.getsockname()[1], password or secrets.token_hex(32))
+        except OSError as error:
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError("some port is free")
+
+
+def _quiet_ports() -> list[int]:
+    """Some ports from which no connection goes out, so that none is taken before the server listens on it."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as stream:
+            lowest = int(stream.read().split()[0])
+    except OSError:
+        return []
+    return random.sample(range(max(1024, lowest - _QUIET), lowest), _CANDIDATES) if lowest > 1024 + _QUIET else []
 
 
 def scratch_login(folder: str, reachable: Reach, seconds: float) -> Login:

@@ -56,7 +56,8 @@ options:
       - V(restored) restores the snapshot into the server.
       - V(rolled_back) gives the server what it held before the last restore, from the safety snapshot of that. A run
         that was killed is taken back.
-      - V(confirmed) removes the safety snapshots, when the restored data is as it should be.
+      - V(confirmed) removes the safety snapshots, when the restored data is as it should be, and the old files of the
+        offline way where the server is on this host.
       - V(drilled) restores the snapshot for practice, into a second private server, and measures. No server of the
         platform is touched. The live one is asked how much was written since the snapshot when O(login_host),
         O(login_unix_socket) or O(sentinel_hosts) is given.
@@ -166,6 +167,7 @@ options:
       - Name or address of the Redis server. One of this, O(login_unix_socket) and O(sentinel_hosts) is needed, except
         with O(state=drilled).
     type: str
+    default: ~
 notes:
   - "The rights that an ACL user needs: C(+psync +replconf +ping +info +select +pubsub|numsub +replicaof +client|pause
     +client|unpause +config|get +config|set +dump +pexpiretime), on all keys (C(%R~*))."
