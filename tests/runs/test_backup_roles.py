@@ -238,6 +238,11 @@ def test_an_old_set_is_critical_and_fails_as_told(with_set: Site) -> None:
 
 def test_the_level_that_is_due_is_taken_and_an_asked_one_wins(with_set: Site) -> None:
     """The set passed level 2 when it was made; no set has passed a higher one yet."""
+    direct = dict(with_set.catalogue["upkeep_redis"][0])
+    with_set.catalogue["upkeep_redis"][0]["sentinel"] = {"hosts": ["127.0.0.1:1"], "master": "cache"}
+    hidden = with_set.run("backup_verification", "--check")
+    assert hidden["artifacts"]["backup_level"] == 3, "a server that only Sentinel knows is compared with nothing"
+    with_set.catalogue["upkeep_redis"] = [direct]
     first = with_set.run("backup_verification")
     assert first["artifacts"]["backup_level"] == 4 and finding(first, "snapshot_live", "redis:cache")
     assert [(entry["level"], entry["result"]) for entry in first["artifacts"]["verifications"]] == [
