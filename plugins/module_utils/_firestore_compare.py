@@ -107,7 +107,7 @@ def compare_documents(
     """Compare all documents of an export, or ``limit`` of them that are evenly spread, beginning anywhere.
 
     ``start`` is any number: another one takes other documents. ``fetch`` gives what the database holds by paths.
-    Raises ExportFormatError, and what ``read`` and ``fetch`` raise.
+    Raises ExportFormatError, IncomparableError, and what ``read`` and ``fetch`` raise.
     """
     total = read_metadata(read, metadata_name).documents
     wanted = min(limit, total)

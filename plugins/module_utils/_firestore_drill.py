@@ -34,6 +34,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection i
     storage_client,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_databases import DatabaseError, Databases
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_entities import IncomparableError
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_format import (
     ExportFormatError,
     Opener,
@@ -61,6 +62,12 @@ _RESTORE = "export_restore"
 
 class BusyError(Exception):
     """Another drill is at work; the text says where."""
+
+
+#: What keeps a drill from being made, or from telling, and says nothing about the export.
+_NOT_MADE = (
+    BusyError, FirestoreAccessError, DatabaseError, ImportFailedError, IncomparableError, MissingDependencyError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,7 @@ class Driller:
                     drilled = self._restore(databases, record, drilled)
         except (RecordError, ExportFormatError, NotRestoredError) as error:
             self._found.add(_RESTORE, self._order.subject, "critical", str(error), hint=_ANOTHER)
-        except (BusyError, FirestoreAccessError, DatabaseError, ImportFailedError, MissingDependencyError) as error:
+        except _NOT_MADE as error:
             self._found.add(_RESTORE, self._order.subject, "unknown", str(error), hint=_AGAIN)
         except OSError as error:
             told = f"{self._order.record} cannot be read: {error.strerror or error}"

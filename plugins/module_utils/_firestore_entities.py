@@ -16,7 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_format import ExportFormatError
+
+
+class IncomparableError(Exception):
+    """An exported document holds what is not known here, so that nobody can tell whether it was restored."""
+
 
 #: The plain form of a value, and of a document: its fields by their names.
 Plain = tuple[Any, ...]
@@ -50,12 +54,14 @@ _MESSAGES: Mapping[str, tuple[tuple[str, int, str, str], ...]] = {
 
 
 def exported_fields(entity: bytes, name: str) -> Fields:
-    """The fields of an exported document. ``name`` is its path, for the error. Raises ExportFormatError."""
+    """The fields of an exported document. ``name`` is its path, for the error. Raises IncomparableError."""
     decode_error = load("google.protobuf", "message").DecodeError
     try:
         return _entity(_entity_message().FromString(entity), name)
     except (decode_error, UnicodeDecodeError, AttributeError) as error:
-        raise ExportFormatError(f"document {name} cannot be read: {error}") from error
+        raise IncomparableError(
+            f"document {name} of the export cannot be compared, it cannot be read: {error}"
+        ) from error
 
 
 def stored_fields(fields: Mapping[str, Any]) -> Fields:
@@ -98,14 +104,14 @@ def _entity(entity: Any, name: str) -> dict[str, Plain]:
 
 
 def _exported(found: Any, name: str) -> Plain:
-    """The value of a property, or one element of it. Raises ExportFormatError."""
+    """The value of a property, or one element of it. Raises IncomparableError."""
     value, meaning = found.value, found.meaning
     held = value.ListFields()
     if not held:
         return ("null",)
     kind, content = held[0][0].name, held[0][1]
     if kind == "string_value":
-        return _exported_text(content, meaning, f"{name}, field {found.name}")
+        return _exported_text(content, meaning, name, found.name)
     if kind == "int64_value" and meaning in (0, _TIMESTAMP):
         return ("timestamp" if meaning else "integer", content)
     if kind == "double_value" and meaning in (0, _VECTOR):
@@ -116,17 +122,23 @@ def _exported(found: Any, name: str) -> Plain:
         return ("geo", _double(content.x), _double(content.y))
     if kind == "referencevalue" and not meaning:
         return ("reference", "/".join(f"{each.type}/{_identifier(each)}" for each in content.pathelement))
-    raise ExportFormatError(f"document {name}: field {found.name} is a {kind} of the unknown meaning {meaning}")
+    raise _incomparable(name, found.name, kind, meaning)
 
 
-def _exported_text(content: bytes, meaning: int, name: str) -> Plain:
+def _exported_text(content: bytes, meaning: int, name: str, field: str) -> Plain:
     if meaning in (0, _TEXT):
         return ("string", content.decode())
     if meaning in (_BLOB, _BYTE_STRING):
         return ("bytes", content)
     if meaning == _ENTITY:
         return _map(_entity(_entity_message().FromString(content), name))
-    raise ExportFormatError(f"document {name} is a text of the unknown meaning {meaning}")
+    raise _incomparable(name, field, "text", meaning)
+
+
+def _incomparable(name: str, field: str, kind: str, meaning: int) -> IncomparableError:
+    return IncomparableError(
+        f"document {name} of the export cannot be compared: field {field} is a {kind} of meaning {meaning}"
+    )
 
 
 def _identifier(element: Any) -> str:

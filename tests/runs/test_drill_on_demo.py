@@ -1,0 +1,88 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shipped playbooks back up the platform in miniature and practise its recovery; its data stays what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import ROOT
+from tests.platform.miniature import PROJECT, Miniature
+from tests.platform.parts import firestore
+from tests.platform.parts.process import free_port
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[tuple[Path, Miniature]]:
+    platform = Miniature(tmp_path / "platform", free_port())
+    try:
+        platform.up()
+        if platform.settings.firestore_missing:
+            pytest.skip(platform.settings.firestore_missing)
+        yield tmp_path, platform
+    finally:
+        platform.remove()
+
+
+def run(demo: Path, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{playbook}.yml", *arguments]
+    return subprocess.run(
+        [*command, "-i", "inventories/demo", "-e", f"demo_root={demo}"],
+        cwd=ROOT, text=True, capture_output=True, check=False, timeout=240, stdin=subprocess.DEVNULL,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "160", "ANSIBLE_NOCOLOR": "1"},
+    )  # fmt: skip
+
+
+def live(platform: Miniature) -> tuple[Any, Any]:
+    """Digests of the live data: Redis' own, and one by Google's client."""
+    keys = {key: platform.redis.client().dump(key) for key in platform.redis.client().scan_iter(count=1000)}
+    return firestore.digest(platform.emulator.host, PROJECT), keys
+
+
+def drills(demo: Path) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(demo / "state" / "history.sqlite3")
+    try:
+        return connection.execute(
+            "SELECT set_id, result, rto_seconds, rpo_seconds, rpo_bytes, details FROM drills"
+        ).fetchall()
+    finally:
+        connection.close()
+
+
+def test_the_recovery_is_practised_on_the_demo(demo: tuple[Path, Miniature]) -> None:
+    folder, platform = demo
+    assert run(folder, "backup").returncode == 0
+    before = live(platform)
+    done = run(folder, "disaster_recovery_test")
+    assert done.returncode == 0, done.stdout
+    assert "disaster_recovery_test run of demo: OK" in done.stdout and "drill passed was recorded" in done.stdout
+    assert live(platform) == before, "live data is what it was"
+
+    ((identifier, result, rto, rpo, written, details),) = drills(folder)
+    parts = json.loads(details)["parts"]
+    assert result == "passed" and (folder / "backups" / identifier).is_dir()
+    assert rto == pytest.approx(parts["redis:cache"]["rto_seconds"] + parts["firestore:main"]["rto_seconds"])
+    assert rpo > 0 and written >= 0
+    assert parts["firestore:main"]["documents"] == before[0].documents
+    assert parts["redis:cache"]["databases"]["0"]["keys"] >= len(before[1])
+    connection = sqlite3.connect(folder / "state" / "history.sqlite3")
+    names = {name for (name,) in connection.execute("SELECT name FROM metrics WHERE name LIKE 'drill%'")}
+    connection.close()
+    assert names == {"drill_rto_seconds", "drill_rpo_seconds", "drill_rpo_bytes"}
+    report = max((folder / "state" / "reports").glob("2*.html"), key=lambda path: path.stat().st_mtime_ns).read_text()
+    assert "was restored and compared in" in report
+
+    chosen = run(folder, "disaster_recovery_test", "-e", '{"disaster_recovery_test_parts": ["redis:cache"]}')
+    assert chosen.returncode == 0 and len(drills(folder)) == 2, chosen.stdout
