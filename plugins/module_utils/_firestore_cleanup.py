@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from threading import Event
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
@@ -144,6 +145,7 @@ class Cleaner:
         self._rule, self._documents, self._safety, self._tell = rule, documents, safety, tell
         self._threads = threads
         self._most_below = min(_FAMILY, rule.limit)
+        self._failed = Event()
         self._claimed: set[str] = set()
         self._all_below: Mapping[str, tuple[Stamp, ...]] | None = None
         self.tally = Tally()
@@ -232,6 +234,16 @@ class Cleaner:
         return ""
 
     def _delete(self, batch: Sequence[Family]) -> Tally:
+        """Delete a batch, unless an earlier one failed: to fail again takes as long again."""
+        if self._failed.is_set():
+            return Tally()
+        try:
+            return self._delete_batch(batch)
+        except FirestoreAccessError:
+            self._failed.set()
+            raise
+
+    def _delete_batch(self, batch: Sequence[Family]) -> Tally:
         """Delete the families of a batch together, or when one has changed one by one."""
         try:
             self._documents.delete([stamp for family in batch for stamp in family.members])

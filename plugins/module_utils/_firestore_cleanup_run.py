@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import LiveCounts
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_cleanup import Census, Cleaner, Rule, take_census
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_cleanup import Cleaner, Rule, take_census
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_cleanup_findings import Result, judge, summary
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
     FirestoreAccessError,
@@ -89,6 +90,9 @@ class Request:
         if options["threads"] < 1:
             raise ValueError("threads must be at least 1")
         rules = [_rule(entry, now) for entry in options["cleanup"]]
+        twice = [group for group, times in Counter(rule.age.group for rule in rules).items() if times > 1]
+        if twice:
+            raise ValueError(f"cleanup names {', '.join(twice)} more than once")
         cleaning = options["state"] == "cleaned"
         return cls(
             target,
@@ -108,15 +112,24 @@ class Request:
             raise CleanupError(f"nothing was deleted: {refusal}")
         if self.demand:
             self._tell_safety(found, safety, refusal)
-        roots = services.live.root_collections()
         results: list[Result] = []
+        try:
+            self._apply_rules(services, safety, results, found)
+        except (FirestoreAccessError, StoppedError, OSError) as error:
+            raise CleanupError(f"{_so_far(results)}: {error}", results) from error
+        return found.findings, self._answer(results, safety)
+
+    def _apply_rules(
+        self, services: Services, safety: SafetySet | None, results: list[Result], found: FindingsBuilder
+    ) -> None:
+        """One rule after another; ``results`` has what was done when an exception ends it."""
+        roots = services.live.root_collections()
         for rule in self.rules:
             before = take_census(rule, AgeCounts(services.live, self.target.name), services.live.count, roots)
             results.append(Result(rule, before))
             if self.cleaning and not self.check and safety is not None:
                 self._clean(services, results, safety)
             judge(found, self.subject, results[-1])
-        return found.findings, self._answer(results, safety)
 
     def _answer(self, results: Sequence[Result], safety: SafetySet | None) -> dict[str, Any]:
         would_change = self.check and any(result.to_delete for result in results)
@@ -140,7 +153,7 @@ class Request:
     def _clean(self, services: Services, results: list[Result], safety: SafetySet) -> None:
         """Carry out the rule of the last result, and put in its place the result with what was done."""
         rule, before = results[-1].rule, results[-1].before
-        _must_be_held(rule, before, safety)
+        _must_be_held(results, safety)
         expected = min(rule.limit, before.old)
         cleaner = Cleaner(
             rule, services.documents, safety, self.threads, lambda done: services.progress(done, max(done, expected))
@@ -149,17 +162,12 @@ class Request:
         started = services.monotonic()
         try:
             cleaner.clean(before)
+        finally:
             seconds = services.monotonic() - started
-            after = take_census(rule, counts, services.live.count, ())
-            childless = [root for root, count in before.below.items() if count == 0]
-            appeared = sum(counts.within(root, rule.age.group)[1] for root in childless)
-        except (FirestoreAccessError, StoppedError, OSError) as error:
-            results[-1] = Result(rule, before, cleaner.tally, None, services.monotonic() - started)
-            raise CleanupError(
-                f"the clean-up ended early, {_so_far(results)} were deleted for certain: {error}. "
-                "Run the task again: it goes on where this one ended",
-                results,
-            ) from error
+            results[-1] = Result(rule, before, cleaner.tally, None, seconds)
+        after = take_census(rule, counts, services.live.count, ())
+        childless = [root for root, count in before.below.items() if count == 0]
+        appeared = sum(counts.within(root, rule.age.group)[1] for root in childless)
         results[-1] = Result(rule, before, cleaner.tally, after, seconds, appeared)
         services.progress.finish(cleaner.tally.all_deleted)
 
@@ -195,19 +203,26 @@ def _rule(entry: Mapping[str, Any], now: datetime) -> Rule:
     return Rule(age, entry["limit"], entry["subcollections"], entry["allow_orphans"])
 
 
-def _must_be_held(rule: Rule, before: Census, safety: SafetySet) -> None:
+def _must_be_held(results: Sequence[Result], safety: SafetySet) -> None:
     """A set that knows nothing of the group is none to fall back to."""
-    if before.old and not safety.collections.get(rule.age.group):
+    group = results[-1].rule.age.group
+    if results[-1].before.old and not safety.collections.get(group):
         raise CleanupError(
-            f"nothing of {rule.age.group} was deleted: backup set {safety.id} holds no document of that collection "
-            "group. Is it among the collections of the database in upkeep_firestore?"
+            f"{_so_far(results)}: backup set {safety.id} holds no document of the collection group {group}. Is it "
+            "among the collections of the database in upkeep_firestore?",
+            results,
         )
 
 
 def _so_far(results: Sequence[Result]) -> str:
-    return ", ".join(
-        f"{result.done.all_deleted} documents of {result.rule.age.group}" for result in results if result.done
+    """The beginning of a sentence on why it ended early."""
+    done = [result for result in results if result.done is not None and result.done.all_deleted]
+    if not done:
+        return "nothing was deleted"
+    told = ", ".join(
+        f"{result.done.all_deleted} documents of {result.rule.age.group}" for result in done if result.done
     )
+    return f"the clean-up ended early and goes on when it is run again, {told} were deleted for certain"
 
 
 def _diff(results: Sequence[Result], figure: Callable[[Result], int]) -> dict[str, int]:

@@ -302,9 +302,7 @@ def main() -> None:
         findings, answer = run(module)
     except CleanupError as error:
         module.fail_json(msg=str(error), groups=error.groups, changed=error.changed)
-    except StoppedError as error:
-        module.fail_json(msg=f"{error} before anything was deleted")
-    except (ValueError, OSError, MissingDependencyError, FirestoreAccessError) as error:
+    except (ValueError, OSError, MissingDependencyError, FirestoreAccessError, StoppedError) as error:
         module.fail_json(msg=f"nothing was deleted: {error}")
     exit_with_findings(module, findings, **answer)
 

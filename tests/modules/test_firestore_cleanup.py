@@ -26,6 +26,7 @@ from tests.platform.parts.firestore import client, contents
 NOW = datetime.now(timezone.utc)
 YEAR = "365d"
 SESSIONS = {"collection_group": "sessions", "time_field": "created_at", "older_than": YEAR}
+USERS = {**SESSIONS, "collection_group": "users"}
 
 
 def days(count: float) -> datetime:
@@ -156,11 +157,13 @@ def test_without_a_set_to_fall_back_to_nothing_is_deleted(spare: Platform) -> No
 
 
 def test_a_set_whose_export_is_gone_or_lacks_the_group_is_none(spare: Platform) -> None:
-    spare.write({**sessions(3, 1), "users/a": {}})
-    before = spare.contents()
+    spare.write({**sessions(3, 1), "users/a": {"created_at": days(900)}})
     partial = spare.back_up(collection_ids=["users"])
-    answer = spare.clean()
-    assert answer["failed"] and partial in answer["msg"] and "holds no document of that collection" in answer["msg"]
+    answer = spare.clean(USERS, SESSIONS)
+    assert answer["failed"] and partial in answer["msg"] and "holds no document of the collection" in answer["msg"]
+    assert answer["changed"] and "1 documents of users were deleted for certain" in answer["msg"]
+    before = spare.contents()
+    assert len(before) == 4, "what was allowed was done before"
 
     time.sleep(1.1)
     whole = spare.back_up()
@@ -195,7 +198,6 @@ FAMILY: dict[str, dict[str, Any]] = {
     "users/young": {"created_at": days(1)},
     "users/young/orders/1": {"created_at": days(900)},
 }
-USERS = {**SESSIONS, "collection_group": "users"}
 
 
 def test_what_lies_below_a_document_goes_with_it_only_when_asked(spare: Platform) -> None:
@@ -284,11 +286,12 @@ def test_times_in_maps_are_found(spare: Platform) -> None:
         ({"older_than": "365"}, "less than a day"),
         ({"older_than": "soon"}, "no duration"),
         ({"limit": 0}, "at least 1"),
+        ({"collection_group": "users"}, "users more than once"),
         ({"time_field": "a`b"}, "no path of plain field names"),
     ],
 )
 def test_mistakes_are_named(spare: Platform, rule: dict[str, Any], told: str) -> None:
-    answer = spare.clean({**SESSIONS, **rule})
+    answer = spare.clean({**SESSIONS, **rule}, USERS)
     assert answer["failed"] and told in answer["msg"]
 
 
