@@ -266,8 +266,6 @@ class Cleaner:
                 if family.head.name not in now:
                     done.gone += 1
                     return
-                if any(now[stamp.name] != stamp.updated_at for stamp in members if stamp.name in now):
-                    break
                 members = [stamp for stamp in members if stamp.name in now]
             else:
                 done.deleted += 1
