@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,6 +203,21 @@ def test_a_sweep_that_is_killed_has_lost_nothing_and_can_be_run_again(
     assert keys_of(redis_server) > 3001, "it was broken off"
     assert cache(redis_server, state="swept")["changed"] is True
     assert keys_of(redis_server) == 3001 and keys_of(redis_server, SECOND_DATABASE) == 30
+
+
+@pytest.mark.skipif(not shutil.which("valkey-server"), reason="valkey-server is not installed")
+def test_valkey_is_looked_at_swept_and_configured_as_well(start_redis: RedisFactory) -> None:
+    server = start_redis(server_binary="valkey-server", config=["maxmemory 64mb"])
+    seed(server.client(), 500)
+    fill_expired(server, 900)
+    answer = cache(server, **QUICK, sample_keys=250)
+    assert answer["server"]["name"] == "valkey" and answer["missing"] == {}
+    left = keys_of(server) - 501
+    assert cache(server, state="swept")["sweep"]["expired"] == left > 0
+    assert keys_of(server) == 501
+    assert cache(server, state="purged")["purge"]["before_bytes"] > 0
+    wish = {"use": "cache", "state": "configured", "maxmemory_policy": "allkeys-lfu"}
+    assert cache(server, **wish)["policy"]["persisted"] is True and policy_of(server) == "allkeys-lfu"
 
 
 # --- the look ---
