@@ -205,16 +205,26 @@ def purged(server: Server, sleep: Sleep, dry: bool) -> dict[str, Any]:
 
 def configured(server: Server, wish: Wish, dry: bool) -> dict[str, Any]:
     """Change the policy. Raises RefusedError."""
+    local = server.login.unix_socket or server.login.host in ("localhost", "127.0.0.1", "::1")
     with server.client() as asked:
-        found = configure(server.library, asked, wish, dry)
+        found = configure(server.library, asked, wish, dry, _content if local else None)
         about = figures.server(asked.info())
-    before, after = found["before"], found["after"]
-    message = f"maxmemory-policy is {after} already"
+    changed, before, after = found.pop("changed"), found["before"], found["after"]
+    difference = {"before": {"maxmemory-policy": before}, "after": {"maxmemory-policy": after}}
     if before != after:
         kept = {None: "would be", True: "was", False: "was, only until the next restart,"}[found["persisted"]]
         message = "; ".join([f"maxmemory-policy {kept} changed from {before} to {after}", *found["obstacles"]])
-    difference = {"before": {"maxmemory-policy": before}, "after": {"maxmemory-policy": after}}
-    return {"changed": before != after, "server": about, "message": message, "policy": found, "diff": difference}
+    else:
+        message = f"maxmemory-policy is {after} already"
+        if changed:
+            message += f", and {'would be' if dry else 'was'} written into the configuration file, which knew another"
+            difference = {when: {"maxmemory-policy": after, "persisted": when == "after"} for when in difference}
+    return {"changed": changed, "server": about, "message": message, "policy": found, "diff": difference}
+
+
+def _content(path: str) -> str:
+    with open(path, encoding="utf-8") as stream:
+        return stream.read()
 
 
 @dataclass(frozen=True)

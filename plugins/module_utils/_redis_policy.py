@@ -38,8 +38,13 @@ class Wish:
     force: bool
 
 
-def configure(library: ModuleType, client: Any, wish: Wish, dry: bool) -> dict[str, Any]:
+def configure(
+    library: ModuleType, client: Any, wish: Wish, dry: bool, read: Callable[[str], str] | None = None
+) -> dict[str, Any]:
     """Set the policy and write it into the server's configuration; with ``dry`` only see whether that could be done.
+
+    ``read`` gives the content of a file on the server's host, None when that is another one. It tells whether a policy
+    that is in force already was only set by hand, and would be lost.
 
     Raises RefusedError, with the server as it was.
     """
@@ -47,15 +52,30 @@ def configure(library: ModuleType, client: Any, wish: Wish, dry: bool) -> dict[s
     before = str(info["maxmemory_policy"])
     answer: dict[str, Any] = {"before": before, "after": wish.policy, "persisted": None, "obstacles": []}
     if before == wish.policy:
-        return answer
+        written = _is_written(info, wish.policy, read)
+        if written is False and not dry:
+            client.config_rewrite()
+        return {**answer, "changed": written is False, "persisted": written if dry or written is None else True}
     obstacles = _obstacles(info, wish)
     if obstacles and not wish.force:
         raise RefusedError(f"{_OPTION} stays {before}: {'; '.join(obstacles)}. force=true changes it nevertheless")
-    answer["obstacles"] = obstacles
     if not dry:
         client.config_set(_OPTION, wish.policy)
         answer["persisted"] = _kept(library, client, bool(info.get("config_file")), before, wish.force)
-    return answer
+    return {**answer, "changed": True, "obstacles": obstacles}
+
+
+def _is_written(info: Mapping[str, Any], policy: str, read: Callable[[str], str] | None) -> bool | None:
+    """Whether the configuration file says so too; None when nobody can tell from here."""
+    if read is None or not info.get("config_file"):
+        return None
+    try:
+        lines = [line.split() for line in read(str(info["config_file"])).splitlines()]
+    except (OSError, ValueError):
+        return None
+    told = [words[1].strip("\"'") for words in lines if len(words) == 2 and words[0].lower() == _OPTION]
+    # The server leaves out what is its default.
+    return (told[-1] if told else POLICIES[0]) == policy
 
 
 def _obstacles(info: Mapping[str, Any], wish: Wish) -> list[str]:

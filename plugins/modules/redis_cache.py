@@ -19,7 +19,9 @@ description:
     across. No command is sent that could remove a living key, and the user needs no right to write."
   - "O(state=purged) lets the allocator give back the memory that nobody uses (C(MEMORY PURGE)), and tells how much."
   - "O(state=configured) changes C(maxmemory-policy) and lets the server write that into its configuration file, with
-    all else that was changed by C(CONFIG SET) before. It is refused when data or the change itself could be lost."
+    all else that was changed by C(CONFIG SET) before. It is refused when data or the change itself could be lost.
+    A policy that is in force already and was only set by hand is written there, too, where the server is on this host
+    and its file can be read."
   - "O(state=warmed) asks for URLs, or touches keys, no faster than O(rate) and O(concurrency) allow. It stops when of
     the last five answers half took longer than O(latency_limit_ms), or when five requests in succession failed."
   - Nothing that is done here holds the server up; C(KEYS) is never used.
@@ -401,7 +403,9 @@ policy:
     before: {description: The policy before., type: str}
     after: {description: The policy that was asked for., type: str}
     persisted:
-      description: Whether the change was written into the configuration file. Null when nothing was changed.
+      description: >-
+        Whether the server's configuration file says so, too. Null when that cannot be told from here, because the
+        server is on another host or its file cannot be read, and in check mode when the policy would be changed.
       type: bool
     obstacles: {description: What spoke against the change and was overruled by O(force)., type: list, elements: str}
 warm_up:

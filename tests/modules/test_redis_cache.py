@@ -409,7 +409,24 @@ def test_a_policy_is_kept_over_a_restart(start_redis: RedisFactory) -> None:
     assert policy_of(server) == "allkeys-lfu"
     again = cache(server, **wish)
     assert again["changed"] is False and "already" in again["message"]
+    assert again["policy"]["persisted"] is True
     assert "maxmemory_policy" in cache(server, state="configured")["msg"]
+
+
+def test_a_policy_that_was_only_set_by_hand_or_by_a_run_that_was_killed_is_written(start_redis: RedisFactory) -> None:
+    server = start_redis(config=["maxmemory 64mb"])
+    server.cli("config", "set", "maxmemory-policy", "allkeys-lru")
+    wish = {"use": "cache", "state": "configured", "maxmemory_policy": "allkeys-lru"}
+    foretold = cache(server, **wish, check=True)
+    assert foretold["changed"] is True and foretold["policy"]["persisted"] is False
+    answer = cache(server, **wish, diff=True)
+    assert answer["changed"] is True and "written into the configuration file" in answer["message"]
+    assert answer["diff"]["before"]["persisted"] is False and answer["diff"]["after"]["persisted"] is True
+    restart(server)
+    assert policy_of(server) == "allkeys-lru" and cache(server, **wish)["changed"] is False
+    (server.folder / "redis.conf").unlink()
+    gone = cache(server, **wish)
+    assert gone["changed"] is False and gone["policy"]["persisted"] is None
 
 
 @pytest.mark.parametrize(
