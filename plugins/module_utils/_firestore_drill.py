@@ -204,8 +204,7 @@ class Driller:
         except _NOT_MADE as error:
             self._found.add(_RESTORE, self._order.subject, "unknown", str(error), hint=_AGAIN)
         except OSError as error:
-            told = f"{self._order.record} cannot be read: {error.strerror or error}"
-            self._found.add(_RESTORE, self._order.subject, "unknown", told, hint=_AGAIN)
+            self._found.add(_RESTORE, self._order.subject, "unknown", str(error), hint=_AGAIN)
         return drilled
 
     def _restore(self, databases: Databases, record: ExportRecord, drilled: Drill) -> Drill:

@@ -161,7 +161,8 @@ class Importer:
         before = self._count({*exported, *self._request.delete_collections})
         if going is not None:
             return ImportPlan(RESUMED, True, exported, documents, before, going)
-        if self._request.mode == FRESH_DATABASE and any(before.values()):
+        # A collection may be there without a document of its own, for what lies below missing ones.
+        if self._request.mode == FRESH_DATABASE and (any(before.values()) or self._live.root_collections()):
             return self._filled(imports, ImportPlan(FOUND, True, exported, documents, before))
         return ImportPlan(STARTED, True, exported, documents, before, deletion=self._deletion())
 
@@ -300,7 +301,7 @@ class Importer:
         if any(not fault_of(operation) for operation in ours) and filled == _positive(plan.exported):
             return plan
         raise ImportFailedError(
-            f"{self._request.database} holds {sum(filled.values())} documents ({_told(filled)}): with "
+            f"{self._request.database} is not empty, it holds {_told(filled or plan.before)}: with "
             f"exact={FRESH_DATABASE} a database is demanded that does not exist or is empty. Name another one"
         )
 

@@ -201,6 +201,12 @@ def test_what_goes_wrong_is_told_and_nothing_is_left(firestore: FirestoreStandIn
     assert drill(firestore, root)["status"] == "ok"
 
 
+def test_a_full_disk_leaves_no_database(firestore: FirestoreStandIn, root: Path) -> None:
+    answer = drill(firestore, root, progress_file="/dev/full")
+    assert "No space left on device" in json.dumps(answer)
+    assert scratch(firestore) == set()
+
+
 def test_a_spoiled_or_missing_export_is_critical(
     firestore: FirestoreStandIn, root: Path, record: dict[str, Any]
 ) -> None:

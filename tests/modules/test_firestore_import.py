@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,9 +101,18 @@ def test_into_a_fresh_database_everything_comes_back(
     assert not again["changed"] and again["action"] == "found"
     put(firestore, name, "visitors/one")
     filled = load(firestore, exported, name, **options)
-    assert filled["failed"] and "holds 301 documents" in filled["msg"] and "Name another one" in filled["msg"]
+    assert filled["failed"] and "is not empty, it holds items 75, orders 76" in filled["msg"]
     assert digest(firestore.emulator.host, PROJECT) == live, "the source is as it was"
     firestore.admin().delete_database(request={"name": full(name)}).result(timeout=30)
+
+
+def test_a_database_with_nothing_but_documents_below_missing_ones_is_not_fresh(
+    firestore: FirestoreStandIn, exported: str, target: str
+) -> None:
+    put(firestore, target, "visitors/nobody/visits/first")
+    refused = load(firestore, exported, target, exact="fresh_database")
+    assert refused["failed"] and "is not empty" in refused["msg"] and "visitors" in refused["msg"]
+    assert digest(firestore.emulator.host, PROJECT, target).documents == 1
 
 
 def test_a_merge_brings_back_and_leaves_the_rest(firestore: FirestoreStandIn, exported: str, target: str) -> None:
@@ -275,3 +287,31 @@ def test_examples_work(firestore: FirestoreStandIn, exported: str, in_groups: st
     )
     assert output.count("changed: [localhost]") == 3
     assert digest(firestore.emulator.host, PROJECT) == before
+
+
+@pytest.mark.slow
+def test_gcloud_sees_the_same(firestore: FirestoreStandIn, exported: str, target: str, tmp_path: Path) -> None:
+    gcloud = shutil.which("gcloud")
+    if gcloud is None:
+        pytest.skip("gcloud is not on PATH")
+    environment = {
+        **os.environ,
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_FIRESTORE": f"{firestore.bridge.url}/",
+        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+        "CLOUDSDK_CONFIG": str(tmp_path),
+    }
+
+    def run(*arguments: str) -> Any:
+        command = [gcloud, "firestore", *arguments, f"--project={PROJECT}", "--format=json", "--quiet"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    operation = load(firestore, exported, target)["import"]["operation"]
+    told = run("operations", "describe", operation)
+    assert told["done"] and told["metadata"]["operationState"] == "SUCCESSFUL"
+    assert told["metadata"]["inputUriPrefix"] == exported
+    run("bulk-delete", f"--database={target}", "--collection-ids=users")
+    until(lambda: "users" not in digest(firestore.emulator.host, PROJECT, target).collections)
+    rest = {name: count for name, count in firestore.collections.items() if name != "users"}
+    assert digest(firestore.emulator.host, PROJECT, target).collections == rest
