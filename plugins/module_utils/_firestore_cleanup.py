@@ -27,6 +27,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_documents im
     AgeCounts,
     ChangedError,
     Documents,
+    RefusedError,
     Stamp,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_safety import SafetySet
@@ -247,7 +248,7 @@ class Cleaner:
         """Delete the families of a batch together, or when one has changed one by one."""
         try:
             self._documents.delete([stamp for family in batch for stamp in family.members])
-        except ChangedError:
+        except (ChangedError, RefusedError):
             done = Tally()
             for family in batch:
                 self._delete_one(family, done)
@@ -267,6 +268,11 @@ class Cleaner:
                     done.gone += 1
                     return
                 members = [stamp for stamp in members if stamp.name in now]
+            except RefusedError:
+                if not family.below:
+                    raise
+                done.kept["too_large"] += 1
+                return
             else:
                 done.deleted += 1
                 done.deleted_below += len(members) - 1

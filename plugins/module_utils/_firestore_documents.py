@@ -16,7 +16,12 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import load
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import LiveCounts
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import Target, data_client, explained
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
+    FirestoreAccessError,
+    Target,
+    data_client,
+    explained,
+)
 
 _FIELD_PATH = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*")
 _NAME = "__name__"
@@ -26,6 +31,10 @@ _LOWEST_ID, _HIGHEST_ID = "__id-9223372036854775808__", "\U0010ffff"
 
 class ChangedError(Exception):
     """A document that was to be deleted is no longer what it was; nothing was deleted."""
+
+
+class RefusedError(FirestoreAccessError):
+    """Firestore takes no such commit, as a rule because it is too large; nothing was deleted."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,8 @@ class Documents:
     def delete(self, stamps: Sequence[Stamp]) -> None:
         """Delete all of them, or none when one is no longer what it was.
 
-        Raises ChangedError then, and FirestoreAccessError; then it is not known whether they were deleted.
+        Raises ChangedError then, RefusedError, and any other FirestoreAccessError; after this alone it is not known
+        whether they were deleted.
         """
         writes = []
         for stamp in stamps:
@@ -142,6 +152,8 @@ class Documents:
                 self._client.commit(request=self._types.CommitRequest.wrap(request), **self._calls)
             except (self._stale.FailedPrecondition, self._stale.NotFound, self._stale.Aborted) as error:
                 raise ChangedError(str(error)) from error
+            except self._stale.InvalidArgument as error:
+                raise RefusedError(f"{self._target.data_address}: {error}") from error
 
     def current(self, names: Collection[str]) -> Mapping[str, Any]:
         """When each of some documents was changed last; those that are gone are not in it.

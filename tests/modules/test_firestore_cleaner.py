@@ -22,7 +22,13 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection i
     Target,
     explained,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_documents import Age, AgeCounts, Documents, Stamp
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_documents import (
+    Age,
+    AgeCounts,
+    Documents,
+    RefusedError,
+    Stamp,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_safety import SafetySet
 
 from tests.platform.parts.firestore import FirestoreEmulator, client, contents
@@ -160,6 +166,25 @@ def test_families_larger_than_the_limit_stay(
     result, found = database.clean(Rule(rule("users").age, 9, subcollections=True))
     assert done(result).kept["too_large"] == 1 and done(result).deleted == 1 and len(database.paths()) == 10
     assert {finding.status for finding in found.findings} == {"ok", "warning"}
+
+
+def test_a_family_that_firestore_takes_in_no_commit_stays_and_stops_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulator knows no limit of a commit; production has one by size."""
+    delete = Documents.delete
+
+    def limited(documents: Documents, stamps: Sequence[Stamp]) -> None:
+        if len(stamps) > 2:
+            raise RefusedError("firestore.googleapis.com: 400 Transaction too big. Decrease transaction size.")
+        delete(documents, stamps)
+
+    monkeypatch.setattr(Documents, "delete", limited)
+    database.write(FAMILIES)
+    result, found = database.clean(rule("users", subcollections=True))
+    assert (done(result).deleted, done(result).kept["too_large"]) == (1, 3)
+    assert database.paths() == {f"/{path}" for path in FAMILIES} - {"/users/u3"}
+    assert any("3 with more documents below them than one commit" in finding.summary for finding in found.findings)
 
 
 def test_a_commit_whose_answer_was_lost_is_no_conflict(database: Database) -> None:
