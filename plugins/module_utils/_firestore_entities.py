@@ -11,6 +11,7 @@ point numbers are their bytes, and references have lost project and database, wh
 from __future__ import annotations
 
 import functools
+import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -178,4 +179,4 @@ def _map(fields: Mapping[str, Plain]) -> Plain:
 
 
 def _double(number: float) -> bytes:
-    return _NAN if number != number else struct.pack("<d", number)
+    return _NAN if math.isnan(number) else struct.pack("<d", number)

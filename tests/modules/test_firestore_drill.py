@@ -29,6 +29,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_forma
 from tests.examples import run_examples
 from tests.fixtures.firestore import PROJECT, FirestoreStandIn
 from tests.harness import run_module, start_module
+from tests.modules.test_firestore_export import Recorder, recorder, service_account  # noqa: F401
 from tests.platform.parts.firestore import client, digest, seed
 
 SET = "20260131T235959Z"
@@ -199,6 +200,20 @@ def test_what_goes_wrong_is_told_and_nothing_is_left(firestore: FirestoreStandIn
     assert len([each for each in again["findings"] if each["status"] == "warning"]) == 2
     firestore.bridge.configure()
     assert drill(firestore, root)["status"] == "ok"
+
+
+def test_with_stand_ins_nothing_leaves_the_machine(
+    firestore: FirestoreStandIn,
+    root: Path,
+    recorder: Recorder,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Databases are created, filled, read and deleted, while good credentials for Google lie at hand."""
+    key = service_account(tmp_path / "key.json", f"http://127.0.0.1:{recorder.port}/token")
+    environment = {**recorder.environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
+    answer = run_module("firestore_drill", arguments(firestore, root), env=environment)
+    assert answer["status"] == "ok" and answer["drill"]["rto_seconds"]
+    assert recorder.heard == []
 
 
 def test_a_full_disk_leaves_no_database(firestore: FirestoreStandIn, root: Path) -> None:
