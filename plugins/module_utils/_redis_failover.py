@@ -85,13 +85,13 @@ class Failover:
 
     def _master(self, login: Login) -> dict[str, Any]:
         with explained(self.library, login), client(self.library, login) as connection:
-            # Not sentinel_master() of redis-py, which keeps only what it knows.
-            answer = connection.connection_pool.get_connection("SENTINEL")
+            # As it comes over the wire: what redis-py makes of it differs between its versions.
+            asked = connection.connection_pool.make_connection()
             try:
-                answer.send_command("SENTINEL", "MASTER", self.name)
-                words = answer.read_response()
+                asked.send_command("SENTINEL", "MASTER", self.name)
+                words = asked.read_response()
             finally:
-                connection.connection_pool.release(answer)
+                asked.disconnect()
         return dict(zip(words[::2], words[1::2]))
 
     def _set(self, login: Login, value: str) -> None:

@@ -80,6 +80,13 @@ class Service:
         if self._answers():
             raise CommandError(f"after {' '.join(self.stop_command)} the server came back by itself; nothing was moved")
 
+    def runs_on(self, run_id: str) -> bool:
+        """Whether the very process runs that was to be stopped."""
+        try:
+            return bool(self.target.client.info("server")["run_id"] == run_id)
+        except (self.target.library.RedisError, OSError):
+            return False
+
     def start(self) -> dict[str, Any]:
         """Start it, hold its writers as soon as it listens, and return its INFO when it has loaded its data."""
         run_command(self.start_command, self.target.patience.seconds)
@@ -104,7 +111,12 @@ def replace_offline(service: Service, source: Source, journal: Journal) -> list[
     """
     files = DataFiles(**journal["files"])
     journal.step("stopping", touched=True)
-    service.stop(journal["pid"])
+    try:
+        service.stop(journal["pid"])
+    except (CommandError, TargetError):
+        if service.runs_on(journal["run_id"]):
+            journal.note(touched=False)
+        raise
     journal.step("replacing its files", old=files.present())
     move_aside(files, journal["aside"])
     place(files, source.rdb)

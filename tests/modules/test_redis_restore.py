@@ -359,6 +359,16 @@ def test_offline_refuses_an_appendonly_that_its_file_contradicts(
     assert "appendonly is no and would be yes after a restart" in answer["msg"]
 
 
+def test_a_stop_command_that_stops_nothing(restorer: Callable[..., Restorer], taken: Path) -> None:
+    restore = restorer(config=["save 3600 1"])
+    before = digest(restore.server)
+    commands = {**restore.commands(), "stop_command": ["true"]}
+    answer = restore.run(path=str(taken), mode="offline", timeout=1, **commands)
+    assert "was taken back: the server, process" in answer["msg"]
+    assert "still runs 1 s after its stop" in answer["msg"]
+    assert digest(restore.server) == before
+
+
 def test_a_service_manager_that_starts_it_again_is_noticed(restorer: Callable[..., Restorer], taken: Path) -> None:
     restore = restorer(config=["save 3600 1"])
     commands, before = restore.commands(), digest(restore.server)
