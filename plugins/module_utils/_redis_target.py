@@ -20,6 +20,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import P
 _HOLD_AGAIN = 1.0  # seconds
 _INSIST_AGAIN = 0.005
 _POLL = 0.05
+_PROGRAMS = ("redis", "valkey")
+_SAME_AGE = 3  # seconds
 _HELLO = "__sentinel__:hello"
 #: Settings of a target while it copies a scratch server. Writers are held, not refused; readers are served as long as
 #: that can be; and the old data stays until all of the new is there.
@@ -256,9 +258,22 @@ def new_values(changed: Mapping[str, list[str]]) -> dict[str, str]:
 def _is_local(info: Mapping[str, Any], config: Mapping[str, str]) -> bool:
     """Whether the server's process runs on this host: its working folder is its data folder."""
     folder = config.get("dir", "")
+    if not os.path.isdir(folder):
+        return False
     try:
-        return bool(folder) and os.path.samefile(f"/proc/{info['process_id']}/cwd", folder)
-    except (OSError, KeyError):
+        return os.path.samefile(f"/proc/{info['process_id']}/cwd", folder)
+    except PermissionError:  # as for root in a container, which may not look into others' processes
+        return _is_of_that_age(int(info["process_id"]), int(info["uptime_in_seconds"]))
+    except OSError:
+        return False
+
+
+def _is_of_that_age(pid: int, seconds: int) -> bool:
+    try:
+        with open("/proc/uptime", encoding="ascii") as uptime, open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
+            age = float(uptime.read().split()[0]) - start_time(pid) / os.sysconf("SC_CLK_TCK")
+            return comm.read().startswith(_PROGRAMS) and abs(age - seconds) < _SAME_AGE
+    except (OSError, ValueError):
         return False
 
 
