@@ -236,8 +236,9 @@ class Restoration:
             if self._request.check:
                 self._would_settle(earlier)
                 return
-            replaced = self._settle(earlier)
-            self._replace_by(self._request.order, earlier, back_to=earlier["back_to"] if replaced else "")
+            # What the server held before a restore that was killed is still what going back leads to.
+            restored = self._settle(earlier) and earlier["goal"] == DONE
+            self._replace_by(self._request.order, earlier, back_to=earlier["back_to"] if restored else "")
             return
         self._replace_by(self._request.order, earlier)
 
@@ -332,7 +333,6 @@ class Restoration:
             self._replace(source, journal)
             self._back.let_go(journal)
             self._see_that_it_lasts(journal)
-            self._failover.put_back(journal["sentinels"], self._patience)
         except (*_FAILURES, self._library.RedisError) as error:
             self._go_back(journal, error)
             if isinstance(error, StoppedError):
@@ -402,8 +402,15 @@ class Restoration:
         self._builder.add("restore", self._request.order.subject, "critical", told, hint=hint)
 
     def _done(self, source: Source, journal: Journal, end: str) -> None:
-        journal.note(state=end, step="done")
         self.changed = True
+        try:
+            self._failover.put_back(journal["sentinels"], self._patience)
+            journal.note(state=end, step="done")
+        except RedisAccessError as error:  # no reason to go back: the data is as it should be
+            told = f"the data was restored, but a Sentinel still waits for a day before it fails over: {error}"
+            self._builder.add(
+                "restore", self._request.order.subject, "critical", told, hint="Run this again when it is reachable"
+            )
         self.outcome.after = keyspace(self._target.client.info("keyspace"))
         self.outcome.held_seconds = self._hold.seconds
         held = format_duration(self._hold.seconds)

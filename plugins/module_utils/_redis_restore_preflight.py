@@ -152,7 +152,8 @@ def _online(facts: Facts, snapshot: Snapshot, wishes: Wishes) -> list[str]:
     if facts.config.get("tls-replication") == "yes" and wishes.scratch_address not in _LOOPBACK:
         told.append("the server replicates by TLS, the scratch server does not: run this on the server's own host")
     written, server = newest_written_by(snapshot.scratch_version), server_version_of(facts.info)
-    if written is None or can_load(server, written) is False:
+    understood = snapshot.scratch_version == server or (written is not None and can_load(server, written) is not False)
+    if not understood:
         told.append(
             f"the scratch server is {server_in_words(snapshot.scratch_version)}, whose data {server_in_words(server)} "
             "may not understand: name an older one in server_binary"

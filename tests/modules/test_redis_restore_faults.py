@@ -336,9 +336,12 @@ class Watched:
         ]
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
 
-    def __enter__(self) -> Watched:
+    def start(self) -> None:
         configuration = str(self.process.folder / "sentinel.conf")
         self.process.start(["redis-server", configuration, "--sentinel"], lambda: accepts(self.port))
+
+    def __enter__(self) -> Watched:
+        self.start()
         deadline = time.monotonic() + 15
         while self.master()["num-slaves"] != "1":
             assert time.monotonic() < deadline
@@ -388,6 +391,19 @@ def test_sentinel_does_not_fail_over_and_the_replica_follows(watched: Watched, t
     online = restore.run("rolled_back", **watched.options())
     assert (online["status"], online["restore"]["mode"]) == ("ok", "online"), online
     assert_watched(watched, digest(restore.server))
+
+
+def test_a_sentinel_that_is_gone_is_no_reason_to_go_back(watched: Watched, taken: tuple[Path, str]) -> None:
+    restore = watched.restore
+    stop = ["sh", "-c", f"kill -9 $(cut -d' ' -f1 {watched.process.pid_file})"]
+    steps = {"waiting for the append-only file": stop}
+    answer = restore.run(path=str(taken[0]), actions=steps, **watched.options())
+    assert "the data was restored, but a Sentinel still waits for a day" in answer["msg"]
+    assert digest(restore.server) == taken[1]
+    watched.start()
+    assert watched.master()["down-after-milliseconds"] == "86400000"
+    assert_fine(restore.run(path=str(taken[0]), **watched.options()))
+    assert_watched(watched, taken[1])
 
 
 def assert_watched(watched: Watched, data: str) -> None:
