@@ -214,6 +214,23 @@ def test_what_cannot_be_asked_is_told(firestore: FirestoreStandIn) -> None:
     assert half["failed"] and "nothing may reach Google" in half["msg"]
 
 
+def test_with_stand_ins_nothing_goes_by_a_proxy_or_with_credentials(
+    firestore: FirestoreStandIn, tmp_path: Path
+) -> None:
+    """The proxies and credentials of the environment lead nowhere: who used them would fail."""
+    names = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    nowhere = dict.fromkeys([*names, *(name.upper() for name in names)], "http://127.0.0.1:1")
+    environment = {**nowhere, "no_proxy": "", "NO_PROXY": "", "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json"}
+    path = declared(tmp_path / "firestore.indexes.json", [])
+    looked = {**firestore.connection, "indexes_file": path, "orphans": True}
+    answer = run_module("firestore_usage", looked, env=environment)
+    assert answer["orphans"]["searched"] and answer["documents"] == firestore.documents
+    assert {entry["status"] for entry in answer["findings"] if entry["check"] != "firestore_documents"} == {"ok"}
+    rule = {"collection_group": "sessions", "time_field": "created_at", "older_than": "365d"}
+    planned = {**firestore.connection, "cleanup": [rule], "backup_root": str(tmp_path)}
+    assert run_module("firestore_cleanup", planned, env=environment)["groups"][0]["total"] > 0
+
+
 def test_the_examples(firestore: FirestoreStandIn, tmp_path: Path) -> None:
     run_examples(
         "firestore_usage",
