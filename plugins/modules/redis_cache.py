@@ -486,7 +486,8 @@ def main() -> None:
     try:
         library = load("redis")
         server = cache.Server.found(library, login, module.params)
-        with explained(library, server.login):
+        login = server.login
+        with explained(library, login):
             answer = run(module, server, builder)
     except (RedisAccessError, MissingDependencyError, SentinelError) as error:
         module.fail_json(msg=str(error))

@@ -23,6 +23,7 @@ from tests.fixtures.redis import RedisFactory
 from tests.harness import run_module, start_module
 from tests.platform.parts.process import ServerProcess, free_port
 from tests.platform.parts.redis import SECOND_DATABASE, RedisServer, seed
+from tests.platform.parts.sentinel import Sentinel
 
 LOOKER = "+info +select +multi +exec +scan +pttl +type +memory|usage +memory|stats +memory|doctor +slowlog|get"
 QUICK = {"interval": 0.1, "name": "cache"}
@@ -180,6 +181,17 @@ def test_a_replica_is_refused_with_the_reason(start_redis: RedisFactory) -> None
         assert refused["failed"] and "SCAN removes nothing" in refused["msg"] and str(master.port) in refused["msg"]
     looked = cache(replica, **QUICK)
     assert looked["server"]["role"] == "replica" and not looked["failed"]
+
+
+def test_the_master_that_sentinel_knows_is_swept(redis_server: RedisServer, tmp_path: Path) -> None:
+    seed(redis_server.client(), 200)
+    fill_expired(redis_server, 600)
+    with Sentinel(tmp_path / "sentinel", redis_server) as sentinel:
+        where = {"sentinel_hosts": [sentinel.address], "login_host": "ignored.example.org"}
+        assert run_module("redis_cache", {**where, "state": "swept"})["sweep"]["expired"] == 600
+        other = run_module("redis_cache", {**where, "sentinel_master": "other"})
+    assert other["failed"] and "knows no master 'other'" in other["msg"]
+    assert keys_of(redis_server) == 201
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
