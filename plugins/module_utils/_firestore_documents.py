@@ -229,5 +229,5 @@ def _ascending(field: str) -> dict[str, Any]:
 
 def _value(fields: Any, path: str) -> Any:
     """The value at a path of plain field names."""
-    name, _, rest = path.partition(".")
+    name, _dot, rest = path.partition(".")
     return _value(fields[name].map_value.fields, rest) if rest else fields[name]
