@@ -64,18 +64,18 @@ def unlike(expected: Contents, found: Contents) -> list[str]:
 
 
 def wait_until_copied(
-    copy: Any, source: Any, patience: Patience, meanwhile: Callable[[], object] = lambda: None
+    copy: Any, source: Any, patience: Patience, progress: Callable[[int], object] = lambda _bytes: None
 ) -> None:
-    """Return when ``copy``, a replica of ``source``, has all of its data; ``meanwhile`` is called again and again.
+    """Return when ``copy``, a replica of ``source``, has all of its data; ``progress`` hears of bytes that came.
 
     Raises ScratchError when that takes too long, and redis-py's errors.
     """
     deadline = patience.monotonic() + patience.seconds
     while True:
-        meanwhile()
         link = copy.info("replication")
         if link.get("role") != "slave":
             raise ScratchError("the server is no replica any more: somebody else promoted it, or it was restarted")
+        progress(int(link.get("master_sync_read_bytes", 0)))
         if _has_all(link, source):
             return
         if patience.monotonic() > deadline:

@@ -10,6 +10,7 @@ change on a journal tells how to take it back: by this run when a check fails, b
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -31,7 +32,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection impor
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_contents import keyspace
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_data_files import CommandError, DataFiles
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_failover import Failover
-from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import ReplicationError
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import Progress, ReplicationError
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import (
     BACK,
     DONE,
@@ -132,6 +133,23 @@ class Request:
     check: bool
 
 
+def order_of(options: Mapping[str, Any]) -> Order:
+    """What is to be verified before it is restored, from the options of the module redis_restore."""
+    path = options["path"] or ""
+    return Order(
+        path=path,
+        manifest=options["manifest"] or path + ".json",
+        subject=options["name"] or os.path.basename(path) or "redis",
+        level=3,
+        target_version="",
+        server_binary=options["server_binary"],
+        scratch_dir=options["scratch_dir"] or tempfile.gettempdir(),
+        tolerance=1,
+        digest=False,
+        expected_digest=options["expected_digest"],
+    )
+
+
 def request_of(options: Mapping[str, Any], order: Order, check: bool, library: ModuleType) -> Request:
     """From the options of the module redis_restore; the server is the one that Sentinels name, where there are any.
 
@@ -191,6 +209,7 @@ class Restoration:
         patience: Patience,
         clock: Clock,
         log: Callable[[str], object],
+        progress: Progress,
     ) -> None:
         self._request = request
         self._library = library
@@ -198,6 +217,7 @@ class Restoration:
         self._patience = patience
         self._clock = clock
         self._log = log
+        self._progress = progress
         self._target = Target(library, request.login, patience)
         self._hold = Hold(self._target, request.hold_timeout)
         self._service = Service(self._target, self._hold, request.stop_command, request.start_command)
@@ -211,6 +231,7 @@ class Restoration:
             sample_size=request.sample_size,
             contact=request.login.timeout,
             clock=clock,
+            progress=progress,
         )
         self._folder = ""
         self.outcome = Outcome(snapshot=request.order.path)
@@ -328,7 +349,7 @@ class Restoration:
         try:
             self._failover.hold_off()
             self._target.change({_SAVING: "0"}, facts.config)
-            secure(self._target, order, journal, self._hold, self._clock)
+            secure(self._target, order, journal, self._hold, self._clock, self._progress)
             journal.note(back_to=back_to or journal["safety"])
             self._replace(source, journal)
             self._back.let_go(journal)
@@ -368,7 +389,8 @@ class Restoration:
     def _replace(self, source: Source, journal: Journal) -> None:
         self.outcome.safety = journal["safety"]
         if self.outcome.mode == "online":
-            copy_online(self._target, source, journal, self._request.login.timeout, journal["run_id"])
+            contact, run_id = self._request.login.timeout, journal["run_id"]
+            copy_online(self._target, source, journal, contact, self._progress, run_id)
             differences = source.differences(self._target)
         else:
             differences = replace_offline(self._service, source, journal)

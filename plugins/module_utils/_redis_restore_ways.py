@@ -21,6 +21,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_data_files impor
     put_back,
     run_command,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import Journal
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_source import Source
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_target import (
@@ -34,7 +35,9 @@ from ansible_collections.upkeep.ops.plugins.module_utils._redis_target import (
 _UNPACKED = "unpacked.rdb"
 
 
-def copy_online(target: Target, source: Source, journal: Journal, contact: float, run_id: str = "") -> None:
+def copy_online(
+    target: Target, source: Source, journal: Journal, contact: float, progress: Progress, run_id: str = ""
+) -> None:
     """Let the server copy the scratch server and promote it. It keeps its old data until all of the new is there.
 
     ``contact`` is how many seconds the server may take to reach the scratch server, ``run_id`` that of the process
@@ -47,7 +50,8 @@ def copy_online(target: Target, source: Source, journal: Journal, contact: float
     target.change(new_values(journal["settings"]), target.client.config_get("*"))
     target.client.execute_command("REPLICAOF", address, port)
     wait_for_contact(source.client, target, contact)
-    wait_until_copied(target.client, source.client, target.patience)
+    total = source.facts.rdb_bytes
+    wait_until_copied(target.client, source.client, target.patience, lambda done: progress(min(done, total), total))
     journal.step("promoting")
     target.client.execute_command("REPLICAOF", "NO", "ONE")
 

@@ -15,7 +15,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._compression import (
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder, by_severity, worst
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import client
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_manifest import Manifest
-from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import SnapshotLink
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import Progress, SnapshotLink
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import Journal
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_snapshot import (
     Plan,
@@ -35,13 +35,13 @@ class SafetyError(Exception):
     """There is no safety snapshot that can be relied on; the text says why."""
 
 
-def secure(target: Target, order: Order, journal: Journal, hold: Hold, clock: Clock) -> None:
+def secure(target: Target, order: Order, journal: Journal, hold: Hold, clock: Clock, progress: Progress) -> None:
     """Take a safety snapshot and prove it; then hold the writers, and take another one if they wrote meanwhile.
 
     The path of the one that has everything is in the journal. Raises SafetyError and what taking a snapshot raises.
     """
     journal.step("safety snapshot")
-    first = _take(target, journal.file("safety.rdb"), clock)
+    first = _take(target, journal.file("safety.rdb"), clock, progress)
     journal.note(safety=journal.file("safety.rdb"))
     _prove(order, journal["safety"], clock, target)
     journal.step("holding writers")
@@ -52,13 +52,13 @@ def secure(target: Target, order: Order, journal: Journal, hold: Hold, clock: Cl
         return
     journal.step("safety snapshot while writers are held")
     for _try in range(_TRIES):  # a keep-alive for replicas may come between the snapshot and its counting
-        if _take(target, journal.file("safety-held.rdb"), clock).counted == "exact":
+        if _take(target, journal.file("safety-held.rdb"), clock, progress).counted == "exact":
             journal.note(safety=journal.file("safety-held.rdb"))
             return
     raise SafetyError("the server's data changes although its writers are held, so nothing was touched")
 
 
-def _take(target: Target, path: str, clock: Clock) -> Manifest:
+def _take(target: Target, path: str, clock: Clock, progress: Progress) -> Manifest:
     compression, level = _compression()
     plan = Plan(target.login.url, path, f"{path}.json", compression, level, 0o600)
 
@@ -67,7 +67,7 @@ def _take(target: Target, path: str, clock: Clock) -> Manifest:
 
     with SnapshotLink(target.library, client(target.library, target.login), _SILENCE) as link:
         link.greet()
-        return take(plan, link, sample, clock=clock, progress=_no_progress)
+        return take(plan, link, sample, clock=clock, progress=progress)
 
 
 def _compression() -> tuple[str, int]:
@@ -89,7 +89,3 @@ def safety_order(order: Order, path: str) -> Order:
     return replace(
         order, path=path, manifest=f"{path}.json", subject="safety snapshot", digest=False, expected_digest=""
     )
-
-
-def _no_progress(_bytes: int, _total: int | None) -> None:
-    return None

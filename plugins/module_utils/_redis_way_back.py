@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder, by_severity
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_failover import Failover
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import Journal
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_ways import (
     Service,
@@ -42,6 +43,7 @@ class WayBack:
     sample_size: int
     contact: float
     clock: Clock
+    progress: Progress
 
     def after_failure(self, journal: Journal) -> None:
         """Give the server the data from before this run touched it, and prove that it has it.
@@ -107,7 +109,7 @@ class WayBack:
         detach(self.target, journal, info)
         safety = self._safety(journal, stack)
         if safety.differences(self.target):
-            copy_online(self.target, safety, journal, self.contact)
+            copy_online(self.target, safety, journal, self.contact, self.progress)
             self._demand(safety.differences(self.target))
 
     def _safety(self, journal: Journal, stack: ExitStack) -> Source:

@@ -143,6 +143,12 @@ options:
       - Folder for journals and safety snapshots, made with mode 0700. Must be the same when the module is run again.
     type: path
     default: /var/lib/upkeep/redis_restore
+  progress_file:
+    description:
+      - File that gets a line of JSON about each second while a safety snapshot is taken or the data is copied, with
+        C(bytes), C(total) (null while nobody knows it) and C(seconds). Each step is in the system log and in the
+        journal too.
+    type: path
   server_binary:
     description:
       - The private servers, a name in C(PATH) or a path.
@@ -309,8 +315,7 @@ drill:
       type: int
 """
 
-import os
-import tempfile
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -319,12 +324,17 @@ from ansible_collections.upkeep.ops.plugins.module_utils._findings import Findin
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError
 from ansible_collections.upkeep.ops.plugins.module_utils._memory import keep_large_blocks
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
+from ansible_collections.upkeep.ops.plugins.module_utils._progress import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import CONNECTION_OPTIONS, RedisAccessError
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_drill import drill, live_info
-from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore import Restoration, RestoreError, request_of
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore import (
+    Restoration,
+    RestoreError,
+    order_of,
+    request_of,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import JournalError
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import SENTINEL_OPTIONS, SentinelError
-from ansible_collections.upkeep.ops.plugins.module_utils._redis_verify import Order
 from ansible_collections.upkeep.ops.plugins.module_utils._scratch_redis import Patience
 from ansible_collections.upkeep.ops.plugins.module_utils._signals import StoppedError, stop_by_exception
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
@@ -349,6 +359,7 @@ _ARGUMENTS = {
     "scratch_address": {"type": "str"},
     "scratch_port": {"type": "int", "default": 0},
     "state_dir": {"type": "path", "default": "/var/lib/upkeep/redis_restore"},
+    "progress_file": {"type": "path"},
     "server_binary": {"type": "str", "default": ""},
     "scratch_dir": {"type": "path"},
     "timeout": {"type": "float", "default": 600},
@@ -396,28 +407,13 @@ def restored(module: AnsibleModule, builder: FindingsBuilder) -> dict[str, Any]:
     """Restore, go back or confirm; the module's answer."""
     library, patience = load("redis"), Patience(module.params["timeout"])
     request = request_of(module.params, order_of(module.params), module.check_mode, library)
-    restoration = Restoration(request, library, builder, patience, utc_now, module.log)
-    restoration.run(module.params["state"])
+    what, path = f"restore into {request.login.url}", module.params["progress_file"] or ""
+    with Progress(what, path, time.monotonic, module.log) as progress:
+        restoration = Restoration(request, library, builder, patience, utc_now, module.log, progress)
+        restoration.run(module.params["state"])
     outcome = restoration.outcome
     difference = {"before": outcome.before or {}, "after": outcome.after or {}}
     return {"changed": restoration.changed, "restore": outcome.as_dict(), "diff": difference}
-
-
-def order_of(options: dict[str, Any]) -> Order:
-    """What is to be verified before it is restored."""
-    path = options["path"] or ""
-    return Order(
-        path=path,
-        manifest=options["manifest"] or path + ".json",
-        subject=options["name"] or os.path.basename(path) or "redis",
-        level=3,
-        target_version="",
-        server_binary=options["server_binary"],
-        scratch_dir=options["scratch_dir"] or tempfile.gettempdir(),
-        tolerance=1,
-        digest=False,
-        expected_digest=options["expected_digest"],
-    )
 
 
 if __name__ == "__main__":

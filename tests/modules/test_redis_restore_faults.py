@@ -90,6 +90,27 @@ def test_killed_online_and_run_again(restorer: Callable[..., Restorer], taken: t
     assert_in_order(restore, before)
 
 
+def test_the_disk_of_the_journal_is_full(restorer: Callable[..., Restorer], taken: tuple[Path, str]) -> None:
+    """The journal is written before each step, so nothing was touched; the server is as it was."""
+    restore = restorer(AOF)
+    before, data = settings(restore.server), digest(restore.server)
+    restore.state_dir.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "upkeep-test", str(restore.state_dir)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        fill = ["sh", "-c", f"dd if=/dev/zero of={restore.state_dir}/full bs=4k 2>/dev/null || true"]
+        answer = restore.run(path=str(taken[0]), actions={"safety snapshot": fill})
+        assert "No space left on device" in answer["msg"]
+        assert digest(restore.server) == data
+        assert_in_order(restore, before)
+        (restore.state_dir / "full").unlink()
+        assert_fine(restore.run(path=str(taken[0])))
+        assert digest(restore.server) == taken[1]
+    finally:
+        subprocess.run(["umount", str(restore.state_dir)], check=True)
+
+
 @pytest.mark.parametrize("step", ["copying", "promoting", "compared"])
 def test_killed_online_and_taken_back(restorer: Callable[..., Restorer], taken: tuple[Path, str], step: str) -> None:
     restore = restorer(AOF)
@@ -120,12 +141,14 @@ def test_going_back_is_killed_or_fails_and_is_run_again(
 
 
 def test_killed_while_data_flows(
-    restorer: Callable[..., Restorer], taken: tuple[Path, str], slow_scratch: Path
+    restorer: Callable[..., Restorer], taken: tuple[Path, str], slow_scratch: Path, tmp_path: Path
 ) -> None:
     restore = restorer(AOF)
     before, data = settings(restore.server), digest(restore.server)
     later = ["sh", "-c", "(sleep 0.4; kill -9 $1) > /dev/null 2>&1 &", "-", "PARENT"]
-    restore.run(path=str(taken[0]), actions={"copying": later}, hold_timeout=1, server_binary=str(slow_scratch))
+    slowly = {"server_binary": str(slow_scratch), "progress_file": str(tmp_path / "progress")}
+    restore.run(path=str(taken[0]), actions={"copying": later}, hold_timeout=1, **slowly)
+    assert '"what": "restore into redis://127.0.0.1:' in (tmp_path / "progress").read_text()
     assert restore.steps[-1] == "copying"
     assert restore.server.client().info("replication")["role"] == "slave"
     assert_fine(restore.run("rolled_back"))
