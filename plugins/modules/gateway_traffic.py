@@ -81,7 +81,7 @@ options:
     description: Seconds after which clients may try again.
     type: int
     default: 300
-  message:
+  notice:
     description: What clients are told meanwhile.
     type: str
     default: The service is closed for maintenance. Please try again later.
@@ -195,7 +195,7 @@ _ARGUMENTS = {
     "fallback": {"type": "list", "elements": "str", "default": []},
     "services": {"type": "list", "elements": "dict", "default": [], "options": _SERVICE},
     "retry_after": {"type": "int", "default": 300},
-    "message": {"type": "str", "default": "The service is closed for maintenance. Please try again later."},
+    "notice": {"type": "str", "default": "The service is closed for maintenance. Please try again later."},
     "service_path": {"type": "str", "default": "^/api/([A-Za-z0-9._-]+)/"},
     "open_path": {"type": "str", "default": "^/status(/|$)"},
     "bypass_token": {"type": "str", "no_log": True},
@@ -220,11 +220,11 @@ def planned(traffic: Traffic, params: dict[str, Any]) -> Plan:
         params["retry_after"],
         params["service_path"],
         params["open_path"],
-        params["message"],
+        params["notice"],
         params["bypass_token"] or "",
     )
     plans = {
-        "read": lambda: Plan(),
+        "read": Plan,
         "installed": lambda: traffic.install(layout, servers),
         "out": lambda: traffic.take_out(service, server),
         "in": lambda: traffic.put_back(service, server),
