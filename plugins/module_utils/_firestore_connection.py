@@ -87,7 +87,7 @@ class Target:
 
     @property
     def is_stand_in(self) -> bool:
-        return bool(self.emulator_host)
+        return bool(self.emulator_host or self.storage_endpoint)
 
     @property
     def admin_address(self) -> str:
@@ -176,14 +176,17 @@ def _plain_channel(endpoint: str) -> Any:
 
 
 @contextmanager
-def explained(address: str) -> Iterator[None]:
-    """Turn what Google's libraries raise inside the block into FirestoreAccessError with a sentence for a person."""
+def explained(address: str, remedies: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn what Google's libraries raise inside the block into FirestoreAccessError with a sentence for a person.
+
+    ``remedies`` say what to do by the name of an exception, where that is something else than with Firestore.
+    """
     api, auth = load("google.api_core", "exceptions"), load("google.auth", "exceptions")
     requests = load("requests")
     try:
         yield
     except (api.GoogleAPIError, auth.GoogleAuthError, requests.RequestException) as error:
-        raise _explanation(address, error) from error
+        raise _explanation(address, error, {**_REMEDIES, **(remedies or {})}) from error
 
 
 #: Names of exceptions, their own or a parent's, with what to do; what may pass by itself is in _TRANSIENT.
@@ -207,12 +210,12 @@ _TRANSIENT = {
 }
 
 
-def _explanation(address: str, error: Exception) -> FirestoreAccessError:
+def _explanation(address: str, error: Exception, remedies: Mapping[str, str]) -> FirestoreAccessError:
     said = " ".join(str(error).split()) or type(error).__name__
     names = [kind.__name__ for kind in type(error).__mro__]
     for name in names:
         if name in _TRANSIENT:
             return FirestoreUnreachableError(f"{address}: {said} ({_TRANSIENT[name]})")
-        if name in _REMEDIES:
-            return FirestoreAccessError(f"{address}: {said} ({index_remedy(said) or _REMEDIES[name]})")
+        if name in remedies:
+            return FirestoreAccessError(f"{address}: {said} ({index_remedy(said) or remedies[name]})")
     return FirestoreAccessError(f"{address}: {said}")

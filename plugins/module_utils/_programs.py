@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+_PR_SET_PDEATHSIG = 1
 
 
 class ProgramError(Exception):
@@ -28,6 +32,15 @@ class Ended:
         """The last line it wrote about its failure."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
         return lines[-1][:200] if lines else f"it ended with rc {self.rc} and said nothing"
+
+
+def dies_with_us(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """For ``preexec_fn``: whoever kills this process with SIGKILL ends the program too; nothing else could then.
+
+    It must be started by the main thread: what counts is the end of the thread that started it.
+    """
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 #: Runs a program (name and arguments) for so many seconds at most.
