@@ -24,6 +24,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import format_dur
 #: Which area a procedure belongs to; a contact may name areas, procedures, or ``all``.
 AREAS: Mapping[str, str] = {
     "backup_verification": "database",
+    "backup_copy": "database",
     "cache_maintenance": "database",
     "database_backup": "database",
     "database_optimization": "database",

@@ -19,12 +19,12 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection i
     explained,
     storage_client,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import bucket_opener, split_uri
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import split_uri
 
 _CHUNK = 8 << 20
 _REMEDIES = {
     "Forbidden": "the account needs roles/storage.objectAdmin on the bucket, or roles/storage.objectUser",
-    "NotFound": "there is no such bucket: make it, or correct the url",
+    "NotFound": "there is no such bucket, or not this object in it: is the address right?",
 }
 
 
@@ -75,19 +75,10 @@ class BucketPlace:
                 found[name] = self._blob(name).download_as_bytes(**self._patience())
         return found
 
-    def read(self, name: str) -> AbstractContextManager[Readable]:
-        return self._reading(name)
-
     @contextmanager
-    def _reading(self, name: str) -> Iterator[Readable]:
-        try:
-            opener = bucket_opener(self._cloud(), self._bucket, self._target.storage_url, self._timeout)
-            with opener(f"{self._folder}/{name}") as stream:
-                yield stream
-        except FileNotFoundError as error:
-            raise PlaceError(f"{self.address}: {name} is not there") from error
-        except FirestoreAccessError as error:
-            raise PlaceError(str(error)) from error
+    def read(self, name: str) -> Iterator[Readable]:
+        with self._explained(), self._blob(name).open("rb", chunk_size=_CHUNK, **self._patience()) as stream:
+            yield stream
 
     def begin(self, folder: str) -> None:
         """Nothing: a bucket has no folders."""

@@ -100,12 +100,11 @@ def choose_set(root: str, identifier: str | None) -> BackupSet:
 
 @contextmanager
 def alone(order: Order) -> Iterator[str]:
-    """One run at a time copies from a root to a place; it gets an empty folder for what it prepares.
+    """One run at a time copies from a root; it gets an empty folder for what it prepares.
 
     The kernel frees the lock with the process. Raises BackupCopyError when another run has it.
     """
-    name = hashlib.sha256(order.place.address.encode()).hexdigest()[:12]
-    staging = os.path.join(order.root, f".copy-{name}")
+    staging = os.path.join(order.root, ".copy")
     try:
         with mutex(f"{staging}.lock", lambda _seconds: None, 0):
             shutil.rmtree(staging, ignore_errors=True)
@@ -115,7 +114,7 @@ def alone(order: Order) -> Iterator[str]:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except LockError as error:
-        raise BackupCopyError(f"another run copies to {order.place.address} now: wait until it has ended") from error
+        raise BackupCopyError(f"another run copies sets of {order.root} now: wait until it has ended") from error
 
 
 def copy_set(order: Order, chosen: BackupSet) -> Change:

@@ -125,8 +125,8 @@ options:
         it with C(tail -F).
     type: path
 notes:
-  - One run at a time copies from a root to a destination. A file is prepared in the hidden folder C(.copy-...) at
-    O(root) while it is encrypted, so there must be room for the largest one.
+  - One run at a time copies from a root. A file is prepared in the hidden folder C(.copy) at O(root) while it is
+    encrypted, so there must be room for the largest one.
   - An export of Firestore lies in a bucket and not in the set. The copy holds the record of it and not the export.
 seealso:
   - module: upkeep.ops.backup_set

@@ -25,6 +25,7 @@ from tests.fixtures.http import HttpServer
 from tests.harness import ROOT
 from tests.platform.parts.process import free_port
 from tests.platform.parts.redis import RedisServer, seed
+from tests.platform.parts.sshd import SshServer
 
 pytestmark = pytest.mark.slow
 
@@ -515,6 +516,44 @@ class Daily:
 
     def report(self) -> str:
         return max((self.site.folder / "state/reports").glob("*.md")).read_text()
+
+
+def test_copies_elsewhere_are_made_judged_and_mended(with_set: Site, sshd: SshServer) -> None:
+    disk, far = with_set.folder / "disk", with_set.folder / "far"
+    disk.mkdir()
+    far.mkdir()
+    key = subprocess.run(["age-keygen"], check=True, capture_output=True, text=True).stdout
+    recipient = key.split("public key: ")[1].split()[0]
+    access = {"ssh_key_file": str(sshd.key), "ssh_known_hosts_file": str(sshd.known_hosts)}
+    with_set.catalogue["upkeep_backup"]["offsite"] = [
+        {"name": "far", "url": sshd.url(far), **access, "recipients": [recipient]},
+        {"name": "lost", "url": str(with_set.folder / "not-mounted")},
+        {"name": "disk", "url": str(disk)},
+    ]
+    (folder,) = with_set.sets()
+    foretold = with_set.run("backup_copy", "--check", upkeep_fail_on="never")
+    assert len(foretold["changes"]) == 2 and not list(far.iterdir()) and not list(disk.iterdir())
+    made = with_set.run("backup_copy", rc=2)
+    assert finding(made, "backup_copied", "far")["status"] == finding(made, "backup_copied", "disk")["status"] == "ok"
+    lost = finding(made, "backup_copied", "lost")
+    assert lost["status"] == "critical" and "there is no such folder; mount it" in lost["summary"]
+    assert finding(made, "backup_copy_age", "lost")["status"] == "unknown"
+    assert finding(made, "backup_copy_age", "far")["status"] == "ok" and (far / folder.name / "copy.json").exists()
+    assert (far / folder.name / "manifest.json.age").exists() and (disk / folder.name / "manifest.json").exists()
+    del with_set.catalogue["upkeep_backup"]["offsite"][1]
+    again = with_set.run("backup_copy")
+    assert again["changes"] == [] and {each["status"] for each in again["findings"]} == {"ok"}
+    spoilt = disk / folder.name / "redis/cache.rdb.zst"
+    spoilt.write_bytes(bytes(spoilt.stat().st_size))
+    mended = with_set.run("backup_copy")
+    assert finding(mended, "backup_copied", "disk")["status"] == "warning" and len(mended["changes"]) == 1
+    assert spoilt.read_bytes() == (folder / "redis/cache.rdb.zst").read_bytes()
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[SshServer]:
+    with SshServer(tmp_path / "sshd", free_port()) as server:
+        yield server
 
 
 def _family(pid: int) -> list[int]:
