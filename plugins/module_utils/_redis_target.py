@@ -223,7 +223,7 @@ class Hold:
 
     def _keep(self) -> None:
         with client(self._target.library, self._target.login) as connection:
-            while not self._over.wait(_HOLD_AGAIN):
+            while not self._over.wait(min(_HOLD_AGAIN, int(self._milliseconds) / 4000)):
                 try:
                     self._pause(connection)
                 except (self._target.library.RedisError, OSError):
