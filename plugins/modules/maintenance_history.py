@@ -68,6 +68,13 @@ options:
         C(package) and C(available), what waits to be installed on the host.
     type: dict
     default: {}
+  open_incidents:
+    description:
+      - With O(state=closed) an incident is opened for each critical service that the run's health check found failing,
+        and recovery is noted where it found all services of an open incident well again. What a planned maintenance
+        window covers opens none.
+    type: bool
+    default: false
   trend_days:
     description: How many days the returned trends reach back. A series has 90 points at most, spread evenly.
     type: int
@@ -168,6 +175,11 @@ run:
       description: Attempts to reach contacts with C(contact), C(target), C(sent_at), C(delivered), C(error).
       type: list
       elements: dict
+incident_changes:
+  description: What was done about incidents, a sentence each.
+  returned: when O(state=closed)
+  type: list
+  elements: str
 recent_runs:
   description: Earlier runs of the same name with C(id), C(started_at), C(status) and C(seconds), oldest first.
   returned: when O(state=closed) or O(state=read)
@@ -201,6 +213,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import worst
 from ansible_collections.upkeep.ops.plugins.module_utils._history import History, HistoryError, opened
+from ansible_collections.upkeep.ops.plugins.module_utils._history_incidents import follow_health
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import Outcome, outcome_from, presence_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, utc_now
 
@@ -219,9 +232,8 @@ def begin(history: History, params: dict[str, Any]) -> dict[str, Any]:
 def end(history: History, params: dict[str, Any]) -> dict[str, Any]:
     """Write the result of a run, unless it has one already."""
     run_id = params["run_id"]
-    changed = not history.is_closed(run_id)
+    changed, now = not history.is_closed(run_id), utc_now()
     if changed:
-        now = utc_now()
         outcomes = [
             sound_outcome(procedure, host, raw)
             for host, procedures in params["outcomes"].items()
@@ -231,7 +243,10 @@ def end(history: History, params: dict[str, Any]) -> dict[str, Any]:
         findings += [finding for outcome in outcomes for finding in outcome.findings]
         status = worst(finding.status for finding in findings)
         history.close_run(run_id, params["run"], params["site"], now, status, outcomes, findings)
-    return {"changed": changed, **told(history, params, run_id)}
+    answer = {"changed": changed, "incident_changes": [], **told(history, params, run_id)}
+    if changed and params["open_incidents"]:
+        answer["incident_changes"] = follow_health(history.connection, params["site"], answer["run"], now)
+    return answer
 
 
 def sound_outcome(procedure: str, host: str, raw: dict[str, Any]) -> Outcome:
@@ -273,6 +288,7 @@ def main() -> None:
             "site": {"type": "str", "required": True},
             "expected": {"type": "dict", "default": {}},
             "outcomes": {"type": "dict", "default": {}},
+            "open_incidents": {"type": "bool", "default": False},
             "trend_days": {"type": "int", "default": 30},
             "recent_runs": {"type": "int", "default": 30},
         },

@@ -11,7 +11,7 @@ short_description: Publish the files of a report together
 version_added: 1.0.0
 description:
   - Writes all forms of a report in one call, each of them whole or not at all, and points a link to the newest one.
-  - The folder is made when it is not there, with mode 0750.
+  - The folder is made when it is not there.
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
@@ -36,6 +36,10 @@ options:
     description: Mode of the files, octal.
     type: str
     default: "0640"
+  directory_mode:
+    description: Mode of O(directory) when it is made here, octal.
+    type: str
+    default: "0750"
   links:
     description: Symbolic links to make or turn, the name of the file that each points to by the name of the link.
     type: dict
@@ -72,14 +76,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._files import publish_text, published_link, text_of
 
 
-def publish(directory: str, files: dict[str, str], links: dict[str, str], mode: int, *, write: bool) -> list[str]:
+def publish(
+    directory: str, files: dict[str, str], links: dict[str, str], modes: tuple[int, int], *, write: bool
+) -> list[str]:
     """Names of what is not yet as it should be, written unless ``write`` is false."""
     stale = [name for name, text in files.items() if text_of(os.path.join(directory, name)) != text]
     turned = [name for name, target in links.items() if _target(os.path.join(directory, name)) != target]
     if write:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o700)
+            os.chmod(directory, modes[1])
         for name in stale:
-            publish_text(os.path.join(directory, name), files[name], mode)
+            publish_text(os.path.join(directory, name), files[name], modes[0])
         for name in turned:
             published_link(os.path.join(directory, name), links[name])
     return stale + turned
@@ -95,6 +103,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "files": {"type": "dict", "required": True},
             "mode": {"type": "str", "default": "0640"},
+            "directory_mode": {"type": "str", "default": "0750"},
             "links": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -104,8 +113,8 @@ def main() -> None:
     if foreign:
         module.fail_json(msg=f"these are no names of files in {directory}: {', '.join(foreign)}")
     try:
-        mode = int(module.params["mode"], 8)
-        written = publish(directory, files, links, mode, write=not module.check_mode)
+        modes = int(module.params["mode"], 8), int(module.params["directory_mode"], 8)
+        written = publish(directory, files, links, modes, write=not module.check_mode)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"the report cannot be written to {directory}: {error}")
     module.exit_json(

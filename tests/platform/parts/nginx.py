@@ -63,6 +63,11 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
 
         include {folder}/upkeep/server*.conf;
+        location /status/ {{
+            alias {folder}/status/;
+            types {{ text/html html; application/json json; }}
+            add_header Cache-Control no-store;
+        }}
 {locations}
         location / {{
             return 404 '{{"error": "no such service"}}';
@@ -111,6 +116,11 @@ class Nginx:
         return self.folder / "upkeep"
 
     @property
+    def status(self) -> Path:
+        """The folder of the status page, served as ``/status/``."""
+        return self.folder / "status"
+
+    @property
     def command(self) -> list[str]:
         """nginx with the options that name this configuration."""
         return self._argv()
@@ -135,6 +145,7 @@ class Nginx:
             return
         self.stop()
         (self.folder / "temp").mkdir(parents=True, exist_ok=True)
+        self.status.mkdir(exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
         self.config.write_text(wanted)
         self._write_upstreams()
