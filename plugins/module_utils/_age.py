@@ -16,7 +16,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Protocol
+from typing import IO, Protocol, cast
 
 from ansible_collections.upkeep.ops.plugins.module_utils._programs import dies_with_us
 
@@ -34,7 +34,8 @@ class EncryptionError(Exception):
 class Readable(Protocol):
     """What bytes come from."""
 
-    def read(self, size: int = -1, /) -> bytes: ...
+    def read(self, size: int = -1, /) -> bytes:
+        """Some bytes, none at the end."""
 
 
 def check_recipients(recipients: Sequence[str]) -> None:
@@ -83,20 +84,20 @@ class OwnKey:
             pass_fds=(self._memory,),
             preexec_fn=dies_with_us(),
         )
-        assert process.stdin and process.stdout and process.stderr
-        feeder = _Feeder(stream, process.stdin)
+        stdin, stdout, stderr = (cast(IO[bytes], pipe) for pipe in (process.stdin, process.stdout, process.stderr))
+        feeder = _Feeder(stream, stdin)
         try:
-            yield process.stdout
+            yield stdout
             feeder.join()
-            complaint = process.stderr.read().decode(errors="replace")
+            complaint = stderr.read().decode(errors="replace")
             if process.wait() != 0:
                 raise EncryptionError(_told("age", complaint, process.returncode))
         finally:
             process.kill()
             process.wait()
             feeder.leave()
-            process.stdout.close()
-            process.stderr.close()
+            stdout.close()
+            stderr.close()
 
 
 class _Feeder(threading.Thread):

@@ -30,44 +30,34 @@ class Place(Protocol):
     @property
     def address(self) -> str:
         """The place in messages; no secret is in it."""
-        ...
 
     @property
     def renames(self) -> bool:
         """Whether a folder can be given another name."""
-        ...
 
     def session(self) -> AbstractContextManager[None]:
         """A block in which the rest is done; a place may keep its connection open for so long."""
-        ...
 
     def listing(self) -> dict[str, int]:
         """Names and sizes of all files."""
-        ...
 
     def texts(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """The content of small files; those that are not there are left out."""
-        ...
 
     def read(self, name: str) -> AbstractContextManager[Readable]:
         """A file to read from. That it came whole is certain only when the block ended without an error."""
-        ...
 
     def begin(self, folder: str) -> None:
         """Make a working folder unless it is there."""
-        ...
 
     def write(self, root: str, name: str, folder: str) -> None:
         """Bring ``root/name`` of this host to ``folder/name`` of the place, in place of what is there."""
-        ...
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, also those that are not there, and the folders that become empty by that."""
-        ...
 
     def rename(self, old: str, new: str) -> None:
         """Give a folder its final name, which nothing but empty folders may have, and put all of it on disk."""
-        ...
 
 
 class FolderPlace:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, cast
 from urllib.parse import unquote, urlsplit
 
 from ansible_collections.upkeep.ops.plugins.module_utils._age import Readable
@@ -121,8 +121,7 @@ class SshPlace:
         deadline = time.monotonic() + _CONNECT_TIMEOUT + self._timeout
         while not os.path.exists(socket):
             if master.poll() is not None:
-                assert master.stderr
-                raise self._error(master.stderr.read().decode(errors="replace"), master.returncode)
+                raise self._error(cast(IO[bytes], master.stderr).read().decode(errors="replace"), master.returncode)
             if time.monotonic() > deadline:
                 raise PlaceError(f"{self.address}: it did not let us in in time: is the host overloaded?")
             time.sleep(_POLL)
@@ -140,7 +139,7 @@ class SshPlace:
         told = self._script(script) if names else b""
         found = {}
         while told:
-            head, _, rest = told.partition(b"\0")
+            head, _mark, rest = told.partition(b"\0")
             size, name = head.decode().split(" ", 1)
             found[name], told = rest[: int(size)], rest[int(size) :]
         return found
@@ -148,18 +147,18 @@ class SshPlace:
     @contextmanager
     def read(self, name: str) -> Iterator[Readable]:
         process = self._start(f"exec cat {shlex.quote(name)}")
-        assert process.stdout and process.stderr
+        stdout, stderr = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
         try:
-            yield _Patient(process.stdout, self._timeout, self.address)
-            process.stdout.close()
-            complaint = process.stderr.read().decode(errors="replace")
+            yield _Patient(stdout, self._timeout, self.address)
+            stdout.close()
+            complaint = stderr.read().decode(errors="replace")
             if process.wait() != 0:
                 raise self._error(complaint, process.returncode)
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()
-            process.stderr.close()
+            stdout.close()
+            stderr.close()
 
     def begin(self, folder: str) -> None:
         self._script(f"umask 077; mkdir -p {shlex.quote(folder)}")

@@ -96,7 +96,8 @@ def _ask(url: str, timeout: float, ca_certs: str) -> None:
 def _get(url: str, timeout: float, ca_certs: str) -> str:
     context = ssl.create_default_context(cafile=ca_certs or None)
     request = urllib.request.Request(url, headers={"User-Agent": "upkeep.ops"})
-    with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+    with opener.open(request, timeout=timeout) as answer:
         return str(answer.read(_LONGEST_ANSWER).decode(errors="replace")).strip()
 
 

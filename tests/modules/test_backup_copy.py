@@ -171,13 +171,6 @@ def offsite(request: pytest.FixtureRequest) -> Offsite:
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture(params=["plain", "encrypted"])
-def either(request: pytest.FixtureRequest, offsite: Offsite, identity: tuple[Path, str]) -> Offsite:
-    """A place of each kind, with and without encryption."""
-    offsite.recipients = [identity[1]] if request.param == "encrypted" else []
-    return offsite
-
-
 @pytest.fixture(params=["in_folder", "over_ssh", "in_bucket"])
 def some(request: pytest.FixtureRequest, identity: tuple[Path, str]) -> Offsite:
     """A place of each kind, one of them without encryption."""
@@ -189,22 +182,30 @@ def some(request: pytest.FixtureRequest, identity: tuple[Path, str]) -> Offsite:
 # --- made, kept, checked, removed ------------------------------------------------------------------------------------
 
 
-def test_a_copy_is_made_once_and_holds_the_set(either: Offsite, identity: tuple[Path, str], tmp_path: Path) -> None:
-    local = either.local()
-    foretold = either.run(check=True)
-    assert foretold["changed"] and foretold["copy"] is None and either.listing() == {}
-    assert foretold["diff"] == {"before": {"copies": []}, "after": {"copies": [either.identifier]}}
-    made = either.run()
+@pytest.mark.parametrize(
+    ("offsite", "sealed"),
+    [("in_folder", False), ("over_ssh", True), ("in_bucket", False), ("in_bucket", True)],
+    indirect=["offsite"],
+)
+def test_a_copy_is_made_once_and_holds_the_set(
+    offsite: Offsite, sealed: bool, identity: tuple[Path, str], tmp_path: Path
+) -> None:
+    offsite.recipients = [identity[1]] if sealed else []
+    local = offsite.local()
+    foretold = offsite.run(check=True)
+    assert foretold["changed"] and foretold["copy"] is None and offsite.listing() == {}
+    assert foretold["diff"] == {"before": {"copies": []}, "after": {"copies": [offsite.identifier]}}
+    made = offsite.run()
     assert made["changed"] and not made["failed"] and made["reason"] == "there was no whole copy", made
-    assert made["copy"]["state"] == "whole" and made["copy"]["encrypted"] == bool(either.recipients)
-    _assert_copy_is_the_set(either, identity[0], tmp_path / "fetched")
+    assert made["copy"]["state"] == "whole" and made["copy"]["encrypted"] == bool(offsite.recipients)
+    _assert_copy_is_the_set(offsite, identity[0], tmp_path / "fetched")
     for check in (False, True):
-        again = either.run(check=check)
+        again = offsite.run(check=check)
         assert not again["changed"] and again["msg"].endswith("is good") and again["reason"] == ""
-    assert either.local() == local, "nothing is changed in the set"
-    assert not list(either.root.glob(".copy/"))
-    checked = either.run("checked", max_age="26h", name="offsite")
-    assert checked["status"] == "ok" and [each["id"] for each in checked["copies"]] == [either.identifier]
+    assert offsite.local() == local, "nothing is changed in the set"
+    assert not list(offsite.root.glob(".copy/"))
+    checked = offsite.run("checked", max_age="26h", name="offsite")
+    assert checked["status"] == "ok" and [each["id"] for each in checked["copies"]] == [offsite.identifier]
 
 
 def _assert_copy_is_the_set(offsite: Offsite, key: Path, fetched: Path) -> None:
@@ -284,6 +285,9 @@ def test_copies_of_removed_sets_go_when_asked_and_never_the_newest_good_one(offs
     assert offsite.run(prune_after="30d")["removed"] == [old] and offsite.copies() == {offsite.identifier}
     newer = make_set(offsite.root)
     assert offsite.run()["copy"]["id"] == newer
+    aside = (offsite.root / newer).rename(offsite.root / "aside")
+    assert offsite.run(prune_after="0s")["removed"] == [], "the newest good one stays, whatever became of its set"
+    aside.rename(offsite.root / newer)
     shutil.rmtree(offsite.root / offsite.identifier)
     assert offsite.run(prune_after="0s")["removed"] == [offsite.identifier]
     assert "newest good one" in offsite.run("absent", id=newer)["msg"]
@@ -430,8 +434,10 @@ def test_a_full_destination(
     _assert_nothing_lost_and_clean_again(offsite, local)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("kind", ["over_ssh", "in_bucket"])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [("over_ssh", signal.SIGKILL), ("over_ssh", signal.SIGTERM), ("in_bucket", signal.SIGKILL)],
+)
 def test_killed_midway(
     request: pytest.FixtureRequest, kind: str, number: signal.Signals, sshd: SshServer, bucket: Bucket, tmp_path: Path
 ) -> None:

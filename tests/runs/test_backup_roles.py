@@ -548,6 +548,10 @@ def test_copies_elsewhere_are_made_judged_and_mended(with_set: Site, sshd: SshSe
     mended = with_set.run("backup_copy")
     assert finding(mended, "backup_copied", "disk")["status"] == "warning" and len(mended["changes"]) == 1
     assert spoilt.read_bytes() == (folder / "redis/cache.rdb.zst").read_bytes()
+    daily = Daily(with_set)
+    daily.run("--tags", "backup_copy", rc=0)
+    ages = "SELECT subject, status FROM findings WHERE procedure = 'backup_copy' AND check_name = 'backup_copy_age'"
+    assert sorted(daily.history(ages)) == [("disk", "ok"), ("far", "ok")]
 
 
 @pytest.fixture
