@@ -32,6 +32,14 @@ def deliver(message: Message) -> list[dict[str, Any]]:
     return deliveries
 
 
+def tell(contact: Contact, title: str, body: str) -> str:
+    """Tell one contact something that is no alert; returns an empty text once a target took it, or why none did."""
+    attempts = deliver(Message(contact, title, body))
+    if any(item["delivered"] for item in attempts):
+        return ""
+    return "; ".join(f"{item['target']}: {item['error']}" for item in attempts) or "it has no urls"
+
+
 def judge(
     contacts: list[Contact], run: dict[str, Any], deliveries: list[dict[str, Any]], now: datetime
 ) -> list[Finding]:

@@ -121,6 +121,35 @@ def distinct(contacts: Sequence[Contact]) -> list[Contact]:
     return named
 
 
+def under_maintenance(
+    findings: Sequence[Finding], windows: Sequence[tuple[str, Sequence[str]]]
+) -> list[tuple[Finding, str]]:
+    """The findings, not ok, that are held because of a maintenance window, each with the window's title.
+
+    ``windows`` are titles with their services. A finding is held that is about such a service, or that fails because
+    of one, over however many steps. A window of all services holds what belongs to the area services.
+    """
+    held: dict[tuple[str, str, str], str] = {}
+    unwell = [item for item in findings if item.status != "ok"]
+    for item in unwell:
+        for title, services in windows:
+            if item.subject in services or (not services and "services" in areas_of(item)):
+                held.setdefault((item.procedure, item.host, item.subject), title)
+    grown = bool(held)
+    while grown:
+        grown = False
+        for item in unwell:
+            title = held.get((item.procedure, item.host, item.parent), "")
+            if title and (item.procedure, item.host, item.subject) not in held:
+                held[item.procedure, item.host, item.subject] = title
+                grown = True
+    return [
+        (item, held[item.procedure, item.host, item.subject])
+        for item in unwell
+        if (item.procedure, item.host, item.subject) in held
+    ]
+
+
 def decide(
     contact: Contact,
     findings: Sequence[Finding],

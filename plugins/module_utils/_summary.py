@@ -123,4 +123,8 @@ def _changes(run: Mapping[str, Any], width: int) -> list[str]:
 def _alerts(alerts: Mapping[str, Any], paint: Paint, title: str) -> list[str]:
     lines = [f"  {item['contact']}: {item['title']}" for item in alerts.get("messages") or []]
     lines += [paint(f"  {item['subject']}: {item['summary']}", item["status"]) for item in alerts.get("findings") or []]
+    windows: dict[str, list[str]] = {}
+    for item in alerts.get("held") or []:
+        windows.setdefault(item["window"], []).append(item["subject"])
+    lines += [f"  held during maintenance {title!r}: {', '.join(names)}" for title, names in windows.items()]
     return ["", title, *lines] if lines else []

@@ -15,6 +15,9 @@ description:
   - A check that failed because of another one is told under that one and not by itself, unless the contact hears
     nothing of that one. A message names 50 problems of a kind at most.
   - A finding that a later run has replaced is not told any more, as when a long run ends after a shorter one.
+  - What is about services under maintenance, or fails because of them, is held while their window is open, recorded all
+    the same, and told by the first run after the window that still finds it. A window that should have ended holds
+    nothing any more.
   - A contact counts as told once one of its targets took the message. Else the same is tried again by the next run.
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
@@ -145,6 +148,27 @@ deliveries:
     error:
       description: Why it did not.
       type: str
+held:
+  description: What was not told because its service is under maintenance.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it is about.
+      type: str
+    procedure:
+      description: Which procedure found it.
+      type: str
+    status:
+      description: How bad it is.
+      type: str
+    summary:
+      description: What was found.
+      type: str
+    window:
+      description: Title of the maintenance window.
+      type: str
 findings:
   description: Contacts that could not be reached, and problems that nobody is told of.
   returned: success
@@ -172,6 +196,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._alerts import (
     contact_from,
     decide,
     distinct,
+    under_maintenance,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
 from ansible_collections.upkeep.ops.plugins.module_utils._history import (
@@ -182,6 +207,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._history import (
     identity,
     opened,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._history_windows import held_services
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import finding_from
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_duration, utc_now
@@ -209,17 +235,22 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 
 
-def prepare(history: History, contacts: list[Contact], params: dict[str, Any], now: datetime) -> list[Message]:
-    """The messages that are due."""
+def prepare(
+    history: History, contacts: list[Contact], params: dict[str, Any], now: datetime
+) -> tuple[list[Message], list[tuple[Finding, str]]]:
+    """The messages that are due, and what is held because of a maintenance window, with its title."""
     run = params["run"]
     findings, states = present(history, run, now)
+    windows = held_services(history.connection, run["site"], now)
+    held = under_maintenance(findings, [(window.title, window.services) for window in windows])
+    findings = [item for item in findings if all(item is not other for other, _title in held)]
     reminder = timedelta(seconds=parse_duration(params["reminder_after"]))
     messages = []
     for contact in contacts:
         notices = decide(contact, findings, states, history.notifications(run["site"], contact.name), now, reminder)
         if notices:
             messages.append(compose(contact, notices, run["site"], run["name"], now, params["report"]))
-    return messages
+    return messages, held
 
 
 def present(history: History, run: dict[str, Any], now: datetime) -> tuple[list[Finding], dict[Identity, State]]:
@@ -252,13 +283,15 @@ def record(
             history.note_told(run["site"], contact, notice.key, notice.state, now)
 
 
-def send_due(module: AnsibleModule, now: datetime) -> tuple[list[Message], list[dict[str, Any]], list[Finding]]:
-    """Send what is due and note it: the messages, the attempts to deliver them, and what is wrong with alerting."""
+def send_due(
+    module: AnsibleModule, now: datetime
+) -> tuple[list[Message], list[dict[str, Any]], list[Finding], list[tuple[Finding, str]]]:
+    """Send what is due and note it: messages, attempts to deliver them, what is wrong with alerting, what is held."""
     params, run = module.params, module.params["run"]
     contacts = distinct([contact_from(raw) for raw in params["contacts"] if raw["urls"]])
     try:
         with opened(params["database"], write=False) as history:
-            messages = prepare(history, contacts, params, now)
+            messages, held = prepare(history, contacts, params, now)
     except KeyError as error:
         module.fail_json(msg=f"alerts cannot be decided: run lacks {error}; give it what maintenance_history returned")
     except (HistoryError, ValueError) as error:
@@ -268,7 +301,7 @@ def send_due(module: AnsibleModule, now: datetime) -> tuple[list[Message], list[
     deliveries = [item for _message, items in sent for item in items]
     findings = judge(contacts, run, deliveries, now)
     if module.check_mode:
-        return messages, deliveries, findings
+        return messages, deliveries, findings, held
     try:
         with opened(params["database"], write=True) as history:
             for message, items in sent:
@@ -276,12 +309,12 @@ def send_due(module: AnsibleModule, now: datetime) -> tuple[list[Message], list[
             history.add_alert_findings(run["id"], findings)
     except HistoryError as error:
         module.fail_json(msg=f"who was told what is not noted, so it is told again: {error}", deliveries=deliveries)
-    return messages, deliveries, findings
+    return messages, deliveries, findings, held
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    messages, deliveries, findings = send_due(module, utc_now())
+    messages, deliveries, findings, held = send_due(module, utc_now())
     told = [{"contact": item.contact.name, "title": item.title, "body": item.body} for item in messages]
     exit_with_findings(
         module,
@@ -289,6 +322,10 @@ def main() -> None:
         changed=any(item["delivered"] for item in deliveries) or (module.check_mode and bool(told)),
         messages=told,
         deliveries=deliveries,
+        held=[
+            {**{name: getattr(item, name) for name in ("subject", "procedure", "status", "summary")}, "window": title}
+            for item, title in held
+        ],
         diff={
             "before": "",
             "after": "\n".join(f"To {item['contact']}: {item['title']}\n{item['body']}" for item in told),
