@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.fixtures.gateway",
     "tests.fixtures.http",
     "tests.fixtures.redis",
+    "tests.fixtures.rolling",
 ]
