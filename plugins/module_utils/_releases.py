@@ -33,7 +33,7 @@ class ReleaseError(Exception):
 class Folder:
     """A folder of releases, and the link beside it that says which of them is in use."""
 
-    def __init__(self, releases: str, link: str | None = None, order: str = "time") -> None:
+    def __init__(self, releases: str, link: str | None = None, order: str = "name") -> None:
         self._releases = releases.rstrip("/")
         self.link = link or os.path.join(os.path.dirname(self._releases), "current")
         self._order = order

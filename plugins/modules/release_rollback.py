@@ -47,10 +47,12 @@ options:
     description: The link to the release in use. The default is C(current) beside O(releases).
     type: path
   order:
-    description: Whether the release before is found by the time of its folder or by its name, in which numbers count.
+    description:
+      - Whether the release before is found by its name, in which numbers count, or by the time of its folder. That
+        changes when something is written into the folder.
     type: str
-    choices: [time, name]
-    default: time
+    choices: [name, time]
+    default: name
   mark_bad:
     description:
       - Whether the release that is left is marked bad, with a file C(<release>.bad) beside it. A release that is
@@ -145,7 +147,7 @@ _ARGUMENTS = {
     "state": {"type": "str", "choices": ["recorded", "previous", "returned"], "default": "recorded"},
     "releases": {"type": "path"},
     "link": {"type": "path"},
-    "order": {"type": "str", "choices": ["time", "name"], "default": "time"},
+    "order": {"type": "str", "choices": ["name", "time"], "default": "name"},
     "mark_bad": {"type": "bool", "default": True},
     "container": {"type": "str"},
     "packages": {"type": "list", "elements": "str", "default": []},

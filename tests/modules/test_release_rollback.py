@@ -38,21 +38,21 @@ def in_use(folder: Path) -> str:
 
 
 def test_the_link_is_turned_to_the_release_before_and_never_to_a_bad_one(releases: Path) -> None:
-    planned = call("previous", releases, check=True)
+    planned = call("previous", releases, check=True, order="time")
     assert planned["changed"] and planned["release"]["release"] == "v2" and in_use(releases) == "v9"
-    answer = call("previous", releases)
+    answer = call("previous", releases, order="time")
     assert answer["turned"] == ["release v9 -> v2"] and in_use(releases) == "v2"
     assert (releases.parent / "current").readlink() == Path("releases/v2"), "a relative link stays one"
     assert (releases / "v9.bad").read_text() == "left for v2\n"
     (releases / "v10.bad").touch()
-    refused = call("previous", releases)
+    refused = call("previous", releases, order="time")
     assert refused["failed"] and "all before it are marked bad: v10" in refused["msg"] and in_use(releases) == "v2"
 
 
 def test_by_name_numbers_count(releases: Path) -> None:
     (releases.parent / "current").unlink()
     (releases.parent / "current").symlink_to(releases / "v10")
-    assert call("previous", releases, order="name")["release"]["release"] == "v9"
+    assert call("previous", releases)["release"]["release"] == "v9"
     assert (releases.parent / "current").readlink() == releases / "v9"
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from ansible_collections.upkeep.ops.plugins.module_utils._files import published_link
 
 from tests.fixtures.rolling import LOCAL, Site
+from tests.harness import run_module
 
 pytestmark = pytest.mark.slow
 
@@ -65,3 +69,61 @@ def test_one_that_never_gets_healthy_stops_the_roll_and_the_rest_serves(site: Si
     mended = site.play()
     assert mended.returncode == 0, mended.stdout
     assert site.down() == [] and site.pids()["app2"] != before["app2"]
+
+
+def test_one_that_dies_is_put_back_to_its_previous_release(site: Site) -> None:
+    releases = site.folder / "app1" / "releases"
+    program = site.apps["app1"].folder / "server.py"
+    for name, text in (("1", program.read_text()), ("2", "print('no such table: users')\nraise SystemExit(3)\n")):
+        (releases / name).mkdir(parents=True)
+        (releases / name / "server.py").write_text(text)
+        shutil.copy(site.apps["app1"].folder / "service.json", releases / name)
+    current = site.folder / "app1" / "current"
+    current.symlink_to("releases/1")
+    site.apps["app1"].stop()
+    command = [sys.executable, str(current / "server.py")]
+    first = subprocess.Popen(command)
+    (site.folder / "app1" / "service.pid").write_text(f"{first.pid}\n")
+    # What serves is the first; the link is turned to the second, as a deployment does before it restarts.
+    published_link(str(current), "releases/2")
+    service = {
+        **site.service,
+        "releases": "{{ auth_folder | default() }}/releases",
+        "runner": {
+            "type": "process",
+            "command": [sys.executable, "{{ auth_folder | default() }}/current/server.py"],
+            "pid_file": "{{ auth_folder | default() }}/service.pid",
+            "log": "{{ auth_folder | default() }}/output.log",
+        },
+    }
+    try:
+        done = site.play(upkeep_services=[service], service_restart_rollback=True)
+        assert done.returncode != 0
+        back = site.findings("service_back")
+        told = back["app1"]["summary"]
+        assert "no such table: users" in told and "went back to its previous release 1 and serves" in told, done.stdout
+        assert back["app2"]["status"] == "unknown"
+        assert current.readlink() == Path("releases/1") and (releases / "2.bad").exists()
+        assert site.down() == [] and {site.ask() for _ in range(10)} == {200}
+    finally:
+        first.kill()
+        first.wait()
+        run_module("graceful_stop", {"pid_file": str(site.folder / "app1" / "service.pid")})
+
+
+def test_a_service_that_stands_alone_is_closed_meanwhile(site: Site) -> None:
+    """Its clients are told to come again; where no gateway can close it, it is said that requests failed."""
+    alone = {**site.service, "hosts": ["app1"], "backends": {"app1": site.servers["app1"]}}
+    upstream = site.nginx.traffic / "upstreams" / "auth.conf"
+    upstream.write_text(f"server {site.servers['app1']};\n")
+    site.nginx.reload()
+    site.apps["app2"].stop()
+    (site.apps["app1"].folder / "fault").write_text("503")
+    failed = site.play(upkeep_services=[alone], service_restart_health_attempts=1)
+    assert failed.returncode != 0 and site.ask() == 503
+    assert "it is closed at the gateway" in site.findings("service_back")["app1"]["summary"]
+    (site.apps["app1"].folder / "fault").unlink()
+    done = site.play(upkeep_services=[alone])
+    assert done.returncode == 0, done.stdout
+    assert "clients were told to try again later" in site.findings("service_back")["app1"]["summary"]
+    assert site.ask() == 200
