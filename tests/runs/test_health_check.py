@@ -58,7 +58,9 @@ def test_outcome(http_server: HttpServer, start_redis: RedisFactory, tmp_path: P
     }
     assert found["auth-service"]["parent"] == "redis:cache"
     assert found["auth-service"]["summary"].endswith("(3 attempts)")
-    assert (outcome["changes"], outcome["artifacts"]) == ([], {})
+    assert outcome["changes"] == []
+    observed = {seen["subject"]: seen["state"] for seen in outcome["artifacts"]["observations"]}
+    assert observed == {"api-gateway": "up", "auth-service": "down", "redis:cache": "down"}
 
 
 def test_alone_it_fails_by_itself(http_server: HttpServer, start_redis: RedisFactory, tmp_path: Path) -> None:
