@@ -106,7 +106,9 @@ class SystemdService:
     def _show(self) -> dict[str, str]:
         ended = self._demand(_ASK_TIMEOUT, "show", self._unit, f"--property={','.join(_PROPERTIES)}")
         found = dict.fromkeys(_PROPERTIES, "")
-        found.update((name, value) for name, _, value in (line.partition("=") for line in ended.stdout.splitlines()))
+        found.update(
+            (name, value) for name, _mark, value in (line.partition("=") for line in ended.stdout.splitlines())
+        )
         if found["LoadState"] != "loaded":
             raise ServiceError(f"systemd has no unit {self._unit} that it can load ({found['LoadState']})")
         return found
