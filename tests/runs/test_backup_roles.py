@@ -297,6 +297,23 @@ def test_a_wrong_password_leaves_nothing_and_is_named(with_set: Site) -> None:
     assert not (with_set.root / ".lock").exists()
 
 
+def test_a_folder_that_cannot_be_worked_in_is_told_and_the_switch_hears_of_the_failure(
+    redis_only: Site, http_server: HttpServer
+) -> None:
+    redis_only.root.write_text("no folder")
+    http_server.seen.clear()
+    failed = redis_only.run(
+        "database_backup",
+        rc=2,
+        database_backup_root=f"{redis_only.root}/sets",
+        database_backup_pings={"url": f"{http_server.url}/up/switch"},
+    )
+    told = finding(failed, "backup_made")
+    assert told["status"] == "critical" and told["summary"].startswith("Open a backup set: ")
+    assert "Not a directory" in told["summary"] and "nor was an unfinished set cleared away" in told["summary"]
+    assert [path for _method, path, _headers in http_server.seen] == ["/up/switch/start", "/up/switch/fail"]
+
+
 def test_check_mode_asks_the_server_and_tells_that_it_would_fail(redis_only: Site) -> None:
     redis_only.catalogue["upkeep_redis"][0]["password"] = "wrong"
     told = redis_only.run("database_backup", "--check", rc=2)
