@@ -64,3 +64,26 @@ def test_entry_points_exist_and_are_described(role: str) -> None:
         assert (ROOT / "roles" / role / "tasks" / f"{name}.yml").is_file(), f"{name} is no tasks file of {role}"
         assert entry.get("short_description"), f"{role}: {name} has no short_description"
         assert entry.get("description"), f"{role}: {name} has no description"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_key_is_told_twice(role: str) -> None:
+    """Ansible warns of it at every call of the role, also when one of the two was merged in."""
+    text = (ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
+    told: list[str] = []
+    for node in yaml.compose(text).value:
+        _twice(node[1], told)
+    assert told == []
+
+
+def _twice(node: yaml.Node, told: list[str]) -> None:
+    """Note the keys that a mapping, or one below it, has more than once."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _twice(child, told)
+    if isinstance(node, yaml.MappingNode):
+        merged = [key.value for name, child in node.value if name.value == "<<" for key, _value in child.value]
+        names = [name.value for name, _child in node.value if name.value != "<<"] + merged
+        told += sorted({name for name in names if names.count(name) > 1})
+        for _name, child in node.value:
+            _twice(child, told)
