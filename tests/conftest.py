@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.certificates",
+    "tests.fixtures.docker",
     "tests.fixtures.firestore",
     "tests.fixtures.gateway",
     "tests.fixtures.http",

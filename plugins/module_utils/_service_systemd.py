@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from ansible_collections.upkeep.ops.plugins.module_utils._programs import Ended, ProgramError
@@ -33,7 +34,6 @@ _STOP_PHASES = 3
 _ENDED_BY_TERM = ("0", "143", "15")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|h|d|w)")
-_CGROUPS = "/sys/fs/cgroup"
 
 
 class SystemdService:
@@ -41,11 +41,11 @@ class SystemdService:
 
     kind = "systemd"
 
-    def __init__(self, unit: str, limits: Limits, means: Means, cgroups: str = _CGROUPS) -> None:
+    def __init__(self, unit: str, limits: Limits, means: Means, proc: str = "/proc") -> None:
         self._unit = unit
         self._limits = limits
         self._means = means
-        self._cgroups = cgroups
+        self._proc = proc
         self._with: list[str] = []
 
     def state(self) -> str:
@@ -97,11 +97,15 @@ class SystemdService:
 
     def _left(self, group: str) -> str:
         """Processes of the unit that survived its end."""
-        pids: list[str] = []
-        if group:
-            with suppress(OSError), open(f"{self._cgroups}{group}/cgroup.procs", encoding="ascii") as stream:
-                pids = stream.read().split()
+        pids = sorted(self._members(group), key=int) if group else []
         return f"pid {', '.join(pids[:5])}" if pids else ""
+
+    def _members(self, group: str) -> Iterator[str]:
+        """Pids of the processes in a control group, of either version of these."""
+        for pid in os.listdir(self._proc):
+            with suppress(OSError), open(f"{self._proc}/{pid}/cgroup", encoding="utf-8", errors="replace") as stream:
+                if pid.isdigit() and any(f"{group}/" in f"{line.rstrip()}/" for line in stream):
+                    yield pid
 
     def _show(self) -> dict[str, str]:
         ended = self._demand(_ASK_TIMEOUT, "show", self._unit, f"--property={','.join(_PROPERTIES)}")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.examples import run_examples
+from tests.fixtures.docker import docker
 from tests.harness import run_module
 
 
@@ -181,6 +182,32 @@ def test_a_version_that_no_source_has_any_more_is_told(debian: Debian) -> None:
     assert debian.installed == "2.0"
     unknown = run_module("release_rollback", {"packages": ["nothing-of-this-name"]}, env=debian.env)
     assert unknown["failed"] and "nothing-of-this-name" in unknown["msg"]
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_tag_of_an_image_goes_back_and_the_container_is_left(docker_image: str) -> None:
+    tag, container = f"{docker_image}:live", f"{docker_image}-shop"
+    docker("image", "tag", docker_image, tag)
+    docker("create", "--name", container, tag, "/bin/sh")
+    try:
+        record = run_module("release_rollback", {"container": container})["release"]
+        assert record["image"] == {"name": tag, "id": docker("image", "inspect", "--format", "{{.Id}}", docker_image)}
+        docker("commit", "--change", "ENV VERSION=2", container, tag)
+        assert docker("image", "inspect", "--format", "{{.Id}}", tag) != record["image"]["id"]
+        options = {"container": container, "state": "returned", "record": record}
+        assert run_module("release_rollback", options, check=True)["turned"]
+        assert run_module("release_rollback", options)["changed"]
+        assert docker("image", "inspect", "--format", "{{.Id}}", tag) == record["image"]["id"]
+        assert not run_module("release_rollback", options)["changed"]
+        unknown = run_module("release_rollback", {"container": container, "state": "previous"})
+        assert unknown["failed"] and "Docker does not know which image" in unknown["msg"]
+        record["image"]["id"] = "sha256:" + "0" * 64
+        assert "was removed from this host meanwhile" in run_module("release_rollback", options)["msg"]
+    finally:
+        docker("rm", "-f", container)
+        docker("image", "rm", "-f", tag)
 
 
 def test_examples(releases: Path, tmp_path: Path) -> None:

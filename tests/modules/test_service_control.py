@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.examples import run_examples
+from tests.fixtures.docker import docker
 from tests.harness import run_module, start_module
 
 POLITE = "import sys, time; print('ready', flush=True); time.sleep(600)"
@@ -212,36 +210,13 @@ def test_examples(make: Any) -> None:
 # --- Docker ----------------------------------------------------------------------------------------------------------
 
 
-def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image of a shell, for no registry is needed for that."""
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("no Docker daemon answers: tools/with-docker pytest tests/modules/test_service_control.py")
-    root = tmp_path_factory.mktemp("image")
-    for program in ("/bin/sh", "/bin/sleep"):
-        needed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
-        for path in [program, *re.findall(r"(/\S+) \(0x", needed)]:
-            (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, root / path[1:])
-    archive = root.parent / "image.tar"
-    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
-    name = f"upkeep-test-{os.getpid()}"
-    docker("import", str(archive), name)
-    yield name
-    docker("image", "rm", "-f", name)
-
-
 @pytest.fixture
-def container(image: str) -> Iterator[Any]:
+def container(docker_image: str) -> Iterator[Any]:
     names: list[str] = []
 
     def created(script: str, *options: str) -> dict[str, Any]:
         names.append(f"upkeep-test-{os.getpid()}-{len(names)}")
-        docker("run", "-d", "--network=none", "--name", names[-1], *options, image, "/bin/sh", "-c", script)
+        docker("run", "-d", "--network=none", "--name", names[-1], *options, docker_image, "/bin/sh", "-c", script)
         return {"name": "auth", "runner": {"type": "docker", "container": names[-1]}, "stop_timeout": 2}
 
     yield created
