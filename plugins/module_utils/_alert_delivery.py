@@ -20,15 +20,18 @@ _TYPES = {"ok": "success", "warning": "warning", "unknown": "warning", "critical
 
 def deliver(message: Message) -> list[dict[str, Any]]:
     """Bring one message to all targets of its contact."""
+    return deliver_text(message.contact, message.title, message.body, message.status)
+
+
+def deliver_text(contact: Contact, title: str, body: str, status: str) -> list[dict[str, Any]]:
+    """Bring a text to all targets of a contact."""
     deliveries = []
-    for url in message.contact.urls:
+    for url in contact.urls:
         try:
-            error = send(url, message.title, message.body, message.status)
+            error = send(url, title, body, status)
         except MissingDependencyError as missing:
             error = str(missing)
-        deliveries.append(
-            {"contact": message.contact.name, "target": masked(url), "delivered": not error, "error": error}
-        )
+        deliveries.append({"contact": contact.name, "target": masked(url), "delivered": not error, "error": error})
     return deliveries
 
 

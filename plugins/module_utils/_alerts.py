@@ -29,6 +29,7 @@ AREAS: Mapping[str, str] = {
     "database_backup": "database",
     "database_optimization": "database",
     "disaster_recovery_test": "database",
+    "emergency_recovery": "database",
     "health_check": "services",
     "log_rotation": "platform",
     "performance_monitoring": "performance",

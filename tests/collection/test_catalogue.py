@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: Facts and switches of a run, which no site describes.
 _OF_A_RUN = {
-    *("upkeep_expected", "upkeep_fail_on", "upkeep_outcome", "upkeep_outcomes"),
+    *("upkeep_confirm", "upkeep_expected", "upkeep_fail_on", "upkeep_outcome", "upkeep_outcomes"),
     *("upkeep_run", "upkeep_run_summary"),
 }
 _EXAMPLE = sorted((ROOT / "inventories" / "example" / "group_vars" / "all").glob("*.yml"))

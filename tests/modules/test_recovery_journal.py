@@ -1,0 +1,92 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module recovery_journal: what was begun is found again, and nobody begins a second recovery."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tests.examples import run_examples
+from tests.harness import run_module
+
+PLAN = {"set": "20260131T235959Z", "set_at": "2026-01-31T23:59:59Z", "parts": ["redis:cache"], "services": True}
+
+
+def call(folder: Path, state: str, **options: Any) -> dict[str, Any]:
+    return run_module("recovery_journal", {"folder": str(folder), "owner": "one", "state": state, **options})
+
+
+def note(folder: Path, identifier: str, step: str, phase: str, **options: Any) -> dict[str, Any]:
+    return dict(call(folder, "noted", id=identifier, step=step, phase=phase, **options)["recovery"])
+
+
+def test_a_recovery_from_plan_to_end(tmp_path: Path) -> None:
+    folder = tmp_path / "recovery"
+    nothing = call(folder, "found")
+    assert (nothing["recovery"], nothing["last"], nothing["busy"]) == (None, None, "")
+    assert not folder.exists()
+    opened = call(folder, "opened", plan=PLAN)["recovery"]
+    names = [step["name"] for step in opened["left"]]
+    assert names == ["safety set", "services stopped", "restore redis:cache", "services started", "services checked"]
+    assert opened["back"] == []
+    for name in names:
+        note(folder, opened["id"], name, "begun")
+        details = {"set": "20260201T000000Z"} if name == "safety set" else {}
+        noted = note(folder, opened["id"], name, "ended", details=details)
+    assert noted["left"] == [] and noted["safety_set"] == "20260201T000000Z"
+    closed = call(folder, "closed", id=opened["id"])["recovery"]
+    assert closed["state"] == "recovered" and closed["figures"]["rpo_seconds"] > 0
+    found = call(folder, "found")
+    assert found["recovery"] is None and found["last"]["id"] == opened["id"] and not found["last_expired"]
+    long_ago = {**json.loads((folder / f"{opened['id']}.json").read_text()), "ended_at": "2026-02-01T00:00:00Z"}
+    (folder / f"{opened['id']}.json").write_text(json.dumps(long_ago))
+    assert call(folder, "found")["last_expired"]
+    file = folder / f"{opened['id']}.json"
+    assert (folder.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_what_was_killed_is_found_and_taken_over_and_goes_back(tmp_path: Path) -> None:
+    identifier = call(tmp_path, "opened", plan=PLAN)["recovery"]["id"]
+    for name in ("safety set", "services stopped"):
+        note(tmp_path, identifier, name, "begun")
+        note(tmp_path, identifier, name, "ended")
+    killed = note(tmp_path, identifier, "restore redis:cache", "begun")
+    assert next((step["name"], step["again"]) for step in killed["left"]) == ("restore redis:cache", True)
+    assert [step["name"] for step in killed["back"]] == [
+        *("stop services again", "take back redis:cache", "start services again", "check services again"),
+    ]  # fmt: skip
+
+    busy = call(tmp_path, "found", owner="two")
+    assert identifier in busy["busy"] and "owner one" in busy["busy"]
+    refused = call(tmp_path, "opened", owner="two", plan=PLAN)
+    assert refused["failed"] and "under way already" in refused["msg"]
+    refused = call(tmp_path, "noted", owner="two", id=identifier, step="x")
+    assert refused["failed"] and "not this run's any more" in refused["msg"]
+
+    lock = json.loads((tmp_path / ".lock").read_text())
+    process = {"pid": os.getpid(), "started": 1}  # this process did not start then: the one that held the lock is gone
+    (tmp_path / ".lock").write_text(json.dumps({**lock, **process}))
+    assert "has ended" in call(tmp_path, "found", owner="two")["killed"]
+    taken = call(tmp_path, "opened", owner="two", plan={**PLAN, "set": "another"})
+    assert taken["taken_over"] and taken["recovery"]["plan"]["set"] == PLAN["set"], "the plan is the old one"
+
+    done = note(tmp_path, identifier, "take back redis:cache", "ended", owner="two", direction="back")
+    assert done["going_back"] and "take back redis:cache" not in [step["name"] for step in done["back"]]
+    left = call(tmp_path, "closed", owner="two", id=identifier, result="open", summary="the server is down")
+    assert left["recovery"]["state"] == "open"
+    assert call(tmp_path, "found")["recovery"]["summary"] == "the server is down", "the next run finds it"
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    identifier = call(tmp_path, "opened", plan=PLAN)["recovery"]["id"]
+    (tmp_path / f"{identifier}.json").write_text("{")
+    answer = call(tmp_path, "found")
+    assert answer["failed"] and f"{identifier}.json cannot be read" in answer["msg"]
+
+
+def test_the_examples_run(tmp_path: Path) -> None:
+    run_examples("recovery_journal", {"/var/lib/upkeep": str(tmp_path)})

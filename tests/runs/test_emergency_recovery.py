@@ -1,0 +1,272 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shipped playbooks recover the platform in miniature, under faults: restored whole, or as it was before.
+
+Data is compared by DEBUG DIGEST and by Google's client. docs/recovery-faults.md lists the faults and what becomes of
+them; it is written by running the whole table:
+
+    pytest tests/runs/test_emergency_recovery.py --every-fault
+
+Without that option some faults stand for their kind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import ROOT, run_module
+from tests.platform.miniature import PROJECT, Miniature
+from tests.platform.parts import firestore
+from tests.platform.parts.process import free_port
+from tests.platform.parts.services import NAMES
+
+pytestmark = pytest.mark.slow
+
+ANSIBLE_PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
+DOCUMENT = ROOT / "docs" / "recovery-faults.md"
+TOKEN = "token-of-this-test-alone"
+RESTORED, BEFORE = "the data of the set", "the data from before"
+#: A service that dies at its first start, and lives once it is started again: that is the way back.
+BROKEN = """import pathlib, sys
+once = pathlib.Path(__file__).with_name("died")
+if not once.exists():
+    once.touch()
+    sys.exit("bad release")
+once.unlink()
+"""
+CONFIRMED = {"upkeep_confirm": "demo"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong: ``killed`` is the step whose beginning (or end) sees ansible-playbook killed."""
+
+    name: str
+    outcome: str
+    killed: str = ""
+    phase: str = "begun"
+    again: dict[str, Any] = field(default_factory=dict)
+    broken: str = ""
+    said: str = ""
+    quick: bool = False
+
+
+_STEPS = (
+    *("maintenance on", "services stopped", "safety set", "restore redis:cache", "restore firestore:main"),
+    *("services started", "services checked", "maintenance off"),
+)
+_QUICK = ("restore redis:cache", "restore firestore:main")
+FAULTS = (
+    *(Fault(f"killed as {name!r} began", BEFORE, killed=name, quick=name in _QUICK[:1]) for name in _STEPS),
+    *(
+        Fault(
+            f"killed as {name!r} began, told to go on", RESTORED,
+            killed=name, again={"emergency_recovery_resume": "forward"}, quick=name in _QUICK[1:],
+        )
+        for name in _STEPS
+    ),
+    Fault("killed after the last step", RESTORED, killed="maintenance off", phase="ended"),
+    Fault("a service that does not come back", BEFORE, broken="service", said="everything is as it was", quick=True),
+    Fault("Redis has too little memory for the set", BEFORE, broken="memory", said="nothing was changed"),
+    Fault("the snapshot of the set has a flipped byte", BEFORE, broken="byte", said="nothing was changed", quick=True),
+)  # fmt: skip
+
+
+class Site:
+    """The demo with one verified set, which the platform's data has left since."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.platform = Miniature(folder / "platform", free_port())
+        self.output = ""
+
+    def start(self) -> None:
+        self.platform.up()
+        if self.platform.settings.firestore_missing:
+            pytest.skip(self.platform.settings.firestore_missing)
+        assert self.run("backup") == 0, self.output
+        (self.set,) = [path for path in (self.folder / "backups").iterdir() if path.name.endswith("Z")]
+        self.kept = self.live()
+        nginx = self.platform.nginx
+        services = [{"name": name, "servers": [f"127.0.0.1:{self.platform.services[name].port}"]} for name in NAMES]
+        options = {"nginx_command": nginx.command, "pid_file": str(nginx.master_pid_file), "bypass_token": TOKEN}
+        folder = {"folder": str(nginx.traffic), "open_path": "^/status(/|$)"}
+        wanted = {**options, **folder, "state": "installed", "services": services}
+        installed = run_module("gateway_traffic", wanted)
+        assert not installed["failed"], installed
+        nginx.stop()
+        nginx.start()
+
+    def command(self, playbook: str, **variables: Any) -> list[str]:
+        given = {"demo_root": str(self.folder), "emergency_recovery_bypass_token": TOKEN, **variables}
+        given.update(emergency_recovery_health_attempts=3, emergency_recovery_health_interval=0.3)
+        return [ANSIBLE_PLAYBOOK, f"playbooks/{playbook}.yml", "-i", "inventories/demo", "-e", json.dumps(given)]
+
+    def begin(self, command: list[str]) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "COLUMNS": "500",
+        }
+        return subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, playbook: str, *arguments: str, **variables: Any) -> int:
+        run = self.begin([*self.command(playbook, **variables), *arguments])
+        self.output = run.communicate(timeout=240)[0]
+        return run.returncode
+
+    def killed(self, step: str, phase: str) -> None:
+        """Start a recovery and kill it (-9) as soon as its journal tells of the step."""
+        known = set(self.journals())
+        run = self.begin(self.command("emergency_recovery", **CONFIRMED))
+        deadline = time.monotonic() + 120
+        while not self._noted(known, step, phase):
+            assert run.poll() is None and time.monotonic() < deadline, run.communicate()[0]
+            time.sleep(0.02)
+        run.kill()
+        run.communicate(timeout=60)
+
+    def _noted(self, known: set[Path], step: str, phase: str) -> bool:
+        entries = [entry for path in set(self.journals()) - known for entry in json.loads(path.read_text())["entries"]]
+        return any((entry["step"], entry["phase"]) == (step, phase) for entry in entries)
+
+    def journals(self) -> list[Path]:
+        return sorted((self.folder / "state" / "recovery").glob("2*.json"))
+
+    def recovery(self) -> dict[str, Any]:
+        return dict(json.loads(self.journals()[-1].read_text()))
+
+    def live(self) -> tuple[str, Any]:
+        return self.platform.redis.cli("debug", "digest"), firestore.digest(self.platform.emulator.host, PROJECT)
+
+    def spoil(self) -> None:
+        """What a bad deployment does: keys and documents go, change and come."""
+        client = self.platform.redis.client()
+        keys = sorted(client.scan_iter(count=1000))
+        client.delete(*keys[::3])
+        client.set(f"bad:{time.monotonic_ns()}", "x")
+        database = firestore.client(self.platform.emulator.host, PROJECT)
+        user = next(iter(database.collection("users").limit(1).stream()))
+        user.reference.delete()
+        database.document(f"sessions/bad-{time.monotonic_ns()}").set({"bad": True})
+        database.close()
+
+    def serves(self) -> None:
+        """Every service answers through the gateway, and nobody is held off."""
+        for name in NAMES:
+            url = f"http://127.0.0.1:{self.platform.nginx.port}/api/{name}/health"
+            assert urllib.request.urlopen(url, timeout=5).status == 200, url
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("site"))
+    try:
+        site.start()
+        yield site
+    finally:
+        site.platform.remove()
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """What became of each fault; with --every-fault written into the document at the end, when all went well."""
+    rows: dict[str, str] = {}
+    yield rows
+    if request.config.getoption("every_fault") and len(rows) == len(FAULTS):
+        lines = [f"| {fault.name} | {rows[fault.name]} |" for fault in FAULTS]
+        DOCUMENT.write_text(_HEAD + "\n".join(lines) + "\n")
+
+
+_HEAD = """# Faults of a recovery, and what becomes of them
+
+Written by `pytest tests/runs/test_emergency_recovery.py --every-fault`, which recovers the platform in miniature
+(Redis, Firestore emulator, nginx, seven services) once for each fault. What is killed is `ansible-playbook`, with
+SIGKILL; then the playbook is run again. At the end services answered through the gateway, and Redis' own digest and all
+documents were equal to what is said.
+
+| fault | at the end there was |
+|---|---|
+"""
+
+
+def test_the_recovery_from_plan_to_taking_it_back(site: Site) -> None:
+    site.spoil()
+    before = site.live()
+    assert site.run("emergency_recovery", "--check", emergency_recovery_set=site.set.name) == 0, site.output
+    for told in (site.set.name, "services that stop: auth-service", "300 in the set", "a merge would leave 1"):
+        assert told in site.output
+    assert site.run("emergency_recovery", upkeep_confirm="production") == 2
+    assert "confirm it with -e upkeep_confirm=demo" in site.output and not site.journals()
+    assert site.run("emergency_recovery", emergency_recovery_before="2026-01-01T00:00:00Z", **CONFIRMED) == 2
+    assert "there is no verified set from before" in site.output
+    assert site.live() == before, "nothing was touched"
+
+    assert site.run("emergency_recovery", **CONFIRMED) == 0, site.output
+    assert site.live() == site.kept and site.recovery()["state"] == "recovered"
+    site.serves()
+    told = (site.folder / "alerts" / "database-admin.log").read_text()
+    assert "The platform is closed for maintenance." in told and "The data of Redis is replaced now." in told
+
+    assert site.run("rollback_recovery", **CONFIRMED) == 0, site.output
+    assert site.live() == before, "the safety set had it all"
+    site.serves()
+
+
+@contextmanager
+def broken(site: Site, what: str) -> Iterator[None]:
+    """Something of the platform does not work meanwhile."""
+    snapshot = site.set / "redis" / "cache.rdb.zst"
+    content, program = snapshot.read_bytes(), site.platform.services["chat-service"].folder / "server.py"
+    text, client = program.read_text(), site.platform.redis.client()
+    try:
+        if what == "byte":
+            middle = len(content) // 2
+            snapshot.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        elif what == "service":
+            program.write_text(BROKEN + text)
+        else:
+            client.execute_command("CONFIG", "SET", "maxmemory", "1mb")
+        yield
+    finally:
+        snapshot.write_bytes(content)
+        program.write_text(text)
+        client.execute_command("CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_ends_with_the_set_or_as_it_was(
+    site: Site, table: dict[str, str], fault: Fault, request: pytest.FixtureRequest
+) -> None:
+    if not fault.quick and not request.config.getoption("every_fault"):
+        pytest.skip("one of its kind is tested; --every-fault tests all")
+    site.spoil()
+    before = site.live()
+    chosen = {"emergency_recovery_set": site.set.name, **CONFIRMED}
+    if fault.killed:
+        site.killed(fault.killed, fault.phase)
+        assert site.run("emergency_recovery", **chosen, **fault.again) == 0, site.output
+    else:
+        with broken(site, fault.broken):
+            assert site.run("emergency_recovery", **chosen) == 2, site.output
+        assert fault.said in site.output, site.output
+    site.serves()
+    assert site.live() == (site.kept if fault.outcome == RESTORED else before), site.output
+    table[fault.name] = fault.outcome
