@@ -12,6 +12,7 @@ from typing import Any
 from ansible_collections.upkeep.ops.plugins.module_utils._programs import Ended, ProgramError
 from ansible_collections.upkeep.ops.plugins.module_utils._service_control import (
     RUNNING,
+    STALE,
     STOPPED,
     Limits,
     Means,
@@ -38,7 +39,11 @@ class DockerService:
         self._means = means
 
     def state(self) -> str:
-        return RUNNING if self._inspect()["State"]["Running"] else STOPPED
+        state = self._inspect()["State"]
+        if state.get("Restarting"):
+            # It has died, and Docker will start it again in a moment, maybe for ever.
+            return STALE
+        return RUNNING if state["Running"] else STOPPED
 
     def judge(self) -> list[tuple[str, str]]:
         return judge_container(self._inspect(), self._limits.stop)
@@ -58,8 +63,8 @@ class DockerService:
 
     def start(self) -> str:
         before = self._inspect()["RestartCount"]
-        since = self._means.monotonic()
         ended = self._ask(self._limits.start, "start", self._container)
+        since = self._means.monotonic()
         if ended.rc != 0:
             raise self._died(f"Docker cannot start it: {ended.complaint}")
         while self._means.monotonic() - since < self._limits.settle:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from ansible_collections.upkeep.ops.plugins.module_utils._programs import Ended, ProgramError
 from ansible_collections.upkeep.ops.plugins.module_utils._service_control import (
     RUNNING,
+    STALE,
     STOPPED,
     Limits,
     Means,
@@ -49,7 +50,11 @@ class SystemdService:
         self._with: list[str] = []
 
     def state(self) -> str:
-        return RUNNING if self._show()["ActiveState"] in ("active", "reloading", "activating") else STOPPED
+        unit = self._show()
+        if unit["SubState"] == "auto-restart":
+            # It has died, and systemd will start it again in a moment, maybe for ever.
+            return STALE
+        return RUNNING if unit["ActiveState"] in ("active", "reloading", "activating") else STOPPED
 
     def judge(self) -> list[tuple[str, str]]:
         return judge_unit(self._show(), self._limits.stop)
@@ -74,8 +79,8 @@ class SystemdService:
         if self._show()["ActiveState"] == "failed":
             # Else systemd may refuse a start because there were too many of them.
             self._ask("reset-failed", self._unit)
-        since = self._means.monotonic()
         ended = self._ask("start", self._unit, *self._with, timeout=self._limits.start)
+        since = self._means.monotonic()
         if ended.rc != 0:
             raise self._died(f"systemd cannot start it: {ended.complaint}")
         first = self._show()

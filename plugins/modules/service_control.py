@@ -167,7 +167,9 @@ services:
       description: What runs it.
       type: str
     before:
-      description: C(running), C(stopped), or C(stale) when its pid file named it no more.
+      description:
+        - C(running), C(stopped), or C(stale) when its pid file named it no more, or when it has died and systemd or
+          Docker is about to start it again.
       type: str
     ended:
       description:

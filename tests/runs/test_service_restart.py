@@ -127,3 +127,14 @@ def test_a_service_that_stands_alone_is_closed_meanwhile(site: Site) -> None:
     assert done.returncode == 0, done.stdout
     assert "clients were told to try again later" in site.findings("service_back")["app1"]["summary"]
     assert site.ask() == 200
+
+
+def test_a_gateway_that_cannot_be_reached_leaves_the_service_as_it_is(site: Site) -> None:
+    """It was taken out of the first gateway already, and is put back there."""
+    site.gateways["gateway2"] = {**LOCAL, "ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    before = site.pids()
+    done = site.play("-e", "service_restart_max_failures=1")
+    assert done.returncode != 0
+    told = site.findings("service_back")["app1"]["summary"]
+    assert "the gateway gateway2 cannot be reached; it was left as it was" in told, done.stdout
+    assert site.pids() == before and site.down() == []
