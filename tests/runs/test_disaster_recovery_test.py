@@ -130,6 +130,17 @@ def test_what_cannot_be_drilled_is_named(site: Site, variables: dict[str, Any], 
     critical(site, site.run(ROLE, rc=2, **variables), told)
 
 
+def test_what_a_drill_showed_is_told_also_when_it_cannot_be_recorded(site: Site) -> None:
+    mutex = site.root / ".mutex"
+    mutex.unlink(missing_ok=True)
+    mutex.mkdir()
+    outcome = site.run(ROLE, rc=2, disaster_recovery_test_parts=PARTS[:1])
+    assert "redis:cache" in finding(outcome, "drill_passed", "drill")["summary"]
+    told = finding(outcome, "drill_recorded", "drill")
+    assert told["status"] == "critical" and "is not recorded in the set: the backup sets below" in told["summary"]
+    assert outcome["changes"] == [] and judgements(site) == [(2, "passed")]
+
+
 def critical(site: Site, outcome: dict[str, Any], *told: str) -> None:
     """One critical finding that alerts, with the reason in its one line, which is the run's last word as well."""
     alerting = [each for each in outcome["findings"] if each["status"] != "ok" and not each["parent"]]
