@@ -39,9 +39,13 @@ from typing import Any
 
 #: Options of the modules, and what the catalogue calls them.
 _NAMES = {
-    "project": "project", "database": "database", "emulator_host": "emulator_host",
-    "admin_endpoint": "admin_endpoint", "storage_endpoint": "storage_endpoint",
-    "service_account_file": "service_account_file", "impersonate_service_account": "impersonate",
+    "project": "project",
+    "database": "database",
+    "emulator_host": "emulator_host",
+    "admin_endpoint": "admin_endpoint",
+    "storage_endpoint": "storage_endpoint",
+    "service_account_file": "service_account_file",
+    "impersonate_service_account": "impersonate",
 }
 
 

@@ -46,13 +46,21 @@ from typing import Any
 
 #: Options of the modules, and what the catalogue calls them.
 _SERVER = {
-    "login_port": "port", "login_unix_socket": "unix_socket", "login_user": "username",
-    "login_password": "password", "tls": "tls", "validate_certs": "validate_certs", "ca_certs": "ca_certs",
-    "client_cert_file": "client_cert_file", "client_key_file": "client_key_file",
+    "login_port": "port",
+    "login_unix_socket": "unix_socket",
+    "login_user": "username",
+    "login_password": "password",
+    "tls": "tls",
+    "validate_certs": "validate_certs",
+    "ca_certs": "ca_certs",
+    "client_cert_file": "client_cert_file",
+    "client_key_file": "client_key_file",
 }
 _SENTINEL = {
-    "sentinel_hosts": "hosts", "sentinel_master": "master",
-    "sentinel_user": "username", "sentinel_password": "password",
+    "sentinel_hosts": "hosts",
+    "sentinel_master": "master",
+    "sentinel_user": "username",
+    "sentinel_password": "password",
 }
 
 

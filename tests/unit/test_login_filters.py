@@ -28,8 +28,11 @@ _SENTINEL = {"hosts": ["s1:26379"], "master": "mymaster", "password": "secret", 
         (
             {"name": "cache", "sentinel": _SENTINEL, "username": "u"},
             {
-                "login_host": "localhost", "login_user": "u", "sentinel_hosts": ["s1:26379"],
-                "sentinel_master": "mymaster", "sentinel_password": "secret",
+                "login_host": "localhost",
+                "login_user": "u",
+                "sentinel_hosts": ["s1:26379"],
+                "sentinel_master": "mymaster",
+                "sentinel_password": "secret",
             },
         ),
     ],
