@@ -15,6 +15,7 @@ description:
     from outside probes them all.
   - Servers and databases are named C(redis:NAME) and C(firestore:NAME), as C(depends_on) of a service calls them. A
     dependency that another host probes is left out; one that the catalogue does not know is an error.
+  - A server that only Sentinel knows is not probed, for nobody can say where it is, and is left out as a dependency.
 positional: host
 options:
   _input:
@@ -88,6 +89,7 @@ def health_probes(
     catalogue += [(server, _data_probe("redis", server, _REDIS)) for server in redis]
     catalogue += [(database, _data_probe("firestore", database, _FIRESTORE)) for database in firestore]
     known = {str(item["name"]) for item in (*services, *extra)} | {probe["name"] for _item, probe in catalogue}
+    catalogue = [(item, probe) for item, probe in catalogue if not _is_hidden(item)]
     probes = [{**common, **probe} for item, probe in catalogue if not host or host in item.get("hosts", [host])]
     probes += [{**common, **probe} for probe in extra]
     here = {probe["name"] for probe in probes}
@@ -113,6 +115,10 @@ def _data_probe(kind: str, item: Item, options: Sequence[str]) -> dict[str, Any]
     if "unix_socket" in given:
         given.pop("host", None)
     return {**_bare(f"{kind}:{item['name']}", item), "type": kind, **given}
+
+
+def _is_hidden(item: Item) -> bool:
+    return bool(item.get("sentinel")) and not (item.get("host") or item.get("unix_socket"))
 
 
 def _bare(name: str, item: Item) -> dict[str, Any]:

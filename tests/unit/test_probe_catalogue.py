@@ -60,6 +60,14 @@ def test_a_unix_socket_goes_before_a_host() -> None:
     assert "host" not in health_probes([], "app1", redis)[0]
 
 
+def test_a_server_that_only_sentinel_knows_is_not_probed() -> None:
+    watched = {"name": "cache", "sentinel": {"hosts": ["sentinel1:26379"], "master": "mymaster"}}
+    services = [{"name": "auth", "depends_on": ["redis:cache"], "health": URL}]
+    (probe,) = health_probes(services, redis=[watched])
+    assert (probe["name"], probe["depends_on"]) == ("auth", [])
+    assert [probe["name"] for probe in health_probes([], redis=[{**watched, "host": "h"}])] == ["redis:cache"]
+
+
 def test_a_dependency_that_nobody_knows_is_an_error() -> None:
     services = [{"name": "auth", "depends_on": ["redis:cahce"], "health": URL}]
     with pytest.raises(AnsibleFilterError, match="auth depends on redis:cahce, which the catalogue does not know"):
