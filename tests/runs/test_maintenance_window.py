@@ -1,0 +1,123 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shipped playbook maintenance_window.yml from its start to its end, on a service that is down in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.harness import ROOT, run_module
+
+pytestmark = pytest.mark.slow
+
+TITLE = "Release 42 of auth"
+NO_STAGING = {"staging_run": "this site has no staging"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site with one service, whose health is a file, a verified backup set, a release and a configuration."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "releases" / "41").mkdir(parents=True)
+    (folder / "current").symlink_to(folder / "releases" / "41")
+    (folder / "nginx.conf").write_text("events {}\n")
+    (folder / "healthy").write_text("")
+    root = {"root": str(folder / "backups")}
+    (folder / "backups").mkdir()
+    opened = run_module("backup_set", {**root, "state": "open"})
+    part = Path(opened["set"]["path"]) / "notes.json"
+    part.write_text("{}")
+    known = {**root, "id": opened["set"]["id"]}
+    parts = [{"name": "redis:notes", "path": "notes.json"}]
+    run_module("backup_set", {**known, "state": "complete", "owner": opened["owner"], "parts": parts})
+    finding = {"check": "redis_verify", "subject": "redis:notes", "status": "ok", "summary": "all keys are there"}
+    run_module("backup_set", {**known, "state": "judged", "level": 2, "findings": [finding]})
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    catalogue = {
+        "upkeep_site": "test",
+        "upkeep_state": str(folder / "state"),
+        "upkeep_backup": root,
+        "upkeep_gateway": {"config": str(folder / "nginx.conf"), "status_dir": str(folder / "status")},
+        "upkeep_services": [
+            {
+                "name": "auth",
+                "critical": True,
+                "releases": str(folder / "releases"),
+                "health": {"type": "command", "argv": ["test", "-e", str(folder / "healthy")], "timeout": 5},
+            }
+        ],
+        "upkeep_contacts": [{"name": "Ops", "urls": [f"file://{folder}/ops.log"]}],
+        "health_check_retries": 0,
+    }
+    names = {"recorder": "localhost", "platform": "app1", "backup": "data1"}
+    groups = {group: {"hosts": {host: local}} for group, host in names.items()}
+    (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"vars": catalogue, "children": groups}}))
+    return folder
+
+
+def play(site: Path, playbook: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(site / "inventory.yml"),
+         str(ROOT / "playbooks" / f"{playbook}.yml"), "-e", json.dumps(variables), *arguments],
+        cwd=ROOT, text=True, capture_output=True, check=False, timeout=180, stdin=subprocess.DEVNULL,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "160"},
+    )  # fmt: skip
+
+
+def window(site: Path, stage: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    given = {"maintenance_window_stage": stage, "upkeep_confirm": "test", "maintenance_window_title": TITLE}
+    return play(site, "maintenance_window", *arguments, **{**given, **variables})
+
+
+def rows(site: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(site / "state" / "history.sqlite3")) as history:
+        return history.execute("SELECT status, record FROM windows").fetchall()
+
+
+def test_a_window_from_start_to_end(site: Path) -> None:
+    unconfirmed = window(site, "start", upkeep_confirm="")
+    assert unconfirmed.returncode != 0 and "-e upkeep_confirm=test" in unconfirmed.stdout
+    foretold = window(site, "start", "--check")
+    assert foretold.returncode != 0 and "staging_run" in foretold.stdout, "the check that will fail is foretold"
+    assert rows(site) == [] and not (site / "state" / "rollback").exists()
+
+    services = {"maintenance_window_services": ["auth"], "maintenance_window_duration": "2h"}
+    begun = window(site, "start", maintenance_window_overrides=NO_STAGING, **services)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    ((status, record),) = rows(site)
+    assert status == "started"
+    told = {item["name"]: item for item in json.loads(record)["checks_before"]}
+    assert "the status page tells of it; told: Ops" in told["users_told"]["summary"]
+    assert "is verified" in told["backup_fresh"]["summary"]
+    assert any("release 41 of auth" in point for point in json.loads(record)["rollback"])
+    (copy,) = (site / "state" / "rollback" / "Release-42-of-auth").iterdir()
+    assert copy.read_text() == "events {}\n"
+    assert TITLE in (site / "status" / "index.html").read_text()
+
+    (site / "healthy").unlink()
+    down = play(site, "health_check")
+    assert f"held during maintenance '{TITLE}': auth" in down.stdout
+    assert "CRITICAL  auth" not in (site / "ops.log").read_text()
+    refused = window(site, "end", maintenance_window_title="")
+    assert refused.returncode != 0 and "auth: " in refused.stdout and rows(site)[0][0] == "started"
+    shown = window(site, "status", upkeep_confirm="")
+    assert "down in 2" in shown.stdout, shown.stdout
+
+    (site / "healthy").write_text("")
+    ended = window(site, "end")
+    assert rows(site)[0][0] == "ended", ended.stdout
+    (document,) = (site / "state" / "reports").glob("window-*.md")
+    text = document.read_text()
+    assert "this site has no staging" in text and "| services_verified | ok | they are well: auth |" in text
+    assert "maintenance is over" in (site / "ops.log").read_text()
