@@ -257,3 +257,29 @@ def _read_gitleaks(report: str) -> list[Leak]:
         return [Leak(each["File"], each["StartLine"], each["RuleID"], each["Secret"]) for each in entries or []]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScannerError(f"the report of gitleaks cannot be read: {type(error).__name__}") from error
+
+
+#: Where a secret stands in a line of a log, beside what the rules above know; the group is the secret.
+_IN_LINES = (
+    re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@", re.IGNORECASE),
+    re.compile(r"\b(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{8,})", re.IGNORECASE),
+    re.compile(
+        r"(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|credentials?|authorization)"
+        r"[\"']?\s*[=:]\s*[\"']?(?!bearer\b|basic\b)([^\s\"',;&}]+)",
+        re.IGNORECASE,
+    ),
+    re.compile(r"\b(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+)"),
+    re.compile(r"\b(AKIA[A-Z0-9]{12,}|AIza[A-Za-z0-9_-]{30,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,})"),
+)
+
+
+def masked_line(line: str) -> str:
+    """A line of a log with ``***`` in place of everything in it that may be a secret."""
+    for rule in (*(rule for _kind, rule in _RULES), *_IN_LINES):
+        line = rule.sub(_mask, line)
+    return line
+
+
+def _mask(found: re.Match[str]) -> str:
+    begin, end = found.start(1) - found.start(), found.end(1) - found.start()
+    return f"{found.group()[:begin]}***{found.group()[end:]}"
