@@ -80,6 +80,12 @@ options:
         type: list
         elements: str
         default: [all]
+      stages:
+        description: Which stages of an incident the contact is told of, by M(upkeep.ops.incident_notice).
+        type: list
+        elements: str
+        choices: [assess, contain, recover, closed]
+        default: []
   reminder_after:
     description: After which time a lasting problem is told again, such as V(24h). V(0) means never.
     type: str
@@ -224,6 +230,12 @@ _CONTACT: dict[str, Any] = {
         "default": ["critical", "unknown"],
     },
     "areas": {"type": "list", "elements": "str", "default": ["all"]},
+    "stages": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["assess", "contain", "recover", "closed"],
+        "default": [],
+    },
 }
 ARGUMENT_SPEC: dict[str, Any] = {
     "database": {"type": "path", "required": True},
