@@ -160,7 +160,9 @@ def _of_change(case: Case, change: Item, nearness: float) -> tuple[str, str, flo
     weight = own if case.concerns(str(change.get("service") or change["subject"])) else other
     apart = (case.began - parse_time(str(change["at"]))).total_seconds()
     when = f"{format_duration(apart)} before the start" if apart >= 0 else "when it began"
-    return str(change["kind"]), str(change["subject"]), weight * nearness, f"{change['summary']}, {when}"
+    # Packages come in dozens at a time: together they are one suspect.
+    subject = "packages" if change["kind"] == "package" else str(change["subject"])
+    return str(change["kind"]), subject, weight * nearness, f"{change['summary']}, {when}"
 
 
 def _of_trouble(case: Case, trouble: Item) -> tuple[str, str, float, str]:

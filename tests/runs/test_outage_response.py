@@ -1,0 +1,157 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shipped playbook outage_response.yml, from injected faults to closed incidents, on the platform in miniature."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import ROOT, run_module
+from tests.platform import faults
+from tests.platform.miniature import Miniature
+from tests.platform.parts.process import free_port
+
+
+class Site:
+    """A platform that runs, with the inventory of the demo."""
+
+    def __init__(self, demo: Path) -> None:
+        self.demo = demo
+        self.platform = Miniature(demo / "platform", free_port())
+        self.state = demo / "state"
+
+    def run(self, *arguments: str) -> str:
+        """Run the playbook; its output, whatever its verdict."""
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(ROOT / "inventories/demo/hosts.yml"),
+             "-e", f"demo_root={self.demo}", str(ROOT / "playbooks" / "outage_response.yml"), *arguments],
+            cwd=ROOT, text=True, capture_output=True, check=False, timeout=240, stdin=subprocess.DEVNULL,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "160"},
+        )  # fmt: skip
+        assert done.returncode in (0, 2), done.stdout + done.stderr
+        return done.stdout
+
+    def incidents(self) -> list[dict[str, Any]]:
+        connection = sqlite3.connect(self.state / "history.sqlite3")
+        connection.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in connection.execute("SELECT * FROM incidents ORDER BY id")]
+        finally:
+            connection.close()
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Status and body that the gateway answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.platform.nginx.port}{path}", timeout=10) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def told(self, contact: str) -> str:
+        path = self.demo / "alerts" / f"{contact}.log"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("demo"))
+    try:
+        site.platform.up()
+        nginx = site.platform.nginx
+        services = [
+            {"name": name, "servers": [f"127.0.0.1:{port}" for port in ports]}
+            for name, ports in nginx.upstreams.items()
+        ]
+        given = {"folder": str(nginx.traffic), "nginx_command": nginx.command, "pid_file": str(nginx.master_pid_file)}
+        run_module("gateway_traffic", {**given, "state": "installed", "services": services})
+        nginx.reload()
+        yield site
+    finally:
+        site.platform.down()
+
+
+CONFIRMED = ("-e", "upkeep_confirm=demo", "-e", "outage_response_contain=isolate", "-e", "outage_response_recover=true")
+
+
+def test_from_a_fault_to_a_closed_incident(site: Site) -> None:
+    faults.switch(site.platform, "service-down")
+    told = site.run(*CONFIRMED[2:], "--check")
+    assert "would be isolated" in told and "auth-service: would be restarted: say -e upkeep_confirm=demo" in told
+    assert not site.state.exists() and site.ask("/api/auth-service/health")[0] == 502, "check mode changes nothing"
+
+    assessed = site.run("--tags", "assess")
+    assert "Down: auth-service, since" in assessed and re.search(
+        r"service auth-service \(weight \d+\): answered 502", assessed
+    )
+    (incident,) = site.incidents()
+    assert incident["opened_by"] == "outage_response" and json.loads(incident["services"]) == ["auth-service"]
+    status, page = site.ask("/status/status.json")
+    assert (status, json.loads(page)["status"]) == (200, "partial_outage")
+    assert "does not work" in site.ask("/status/")[1]
+
+    done = site.run(
+        *CONFIRMED, "-e", '{"outage_response_public": "We are on it.", "outage_response_cause": "It was stopped."}'
+    )
+    assert "auth-service: isolated at the gateway, clients get 503" in done
+    assert site.ask("/api/auth-service/health")[0] == 200
+    (incident,) = site.incidents()
+    assert incident["recovered_at"] and incident["closed_at"] and incident["cause"] == "It was stopped."
+    document = (site.state / "incidents" / f"{incident['id']}.md").read_text()
+    assert re.search(r"\| impact \| \d+\.\d minutes", document) and "isolated at the gateway" in document
+    assert (
+        "it was started as pid" in document
+        and "_To be filled in" in document
+        and "service auth-service (weight" in document
+    )
+    shown = json.loads(site.ask("/status/status.json")[1])
+    assert shown["status"] == "operational" and shown["incidents"] == []
+    assert [update["text"] for update in shown["past"][0]["updates"]] == ["We are on it."]
+    lead, support = site.told("devops-lead"), site.told("customer-support")
+    assert "OUTAGE: auth-service does not work" in lead and "OUTAGE OVER" in lead
+    assert "OUTAGE CONTAINED" in support and "OUTAGE: " not in support
+
+    document_path = site.state / "incidents" / f"{incident['id']}.md"
+    document_path.write_text("filled in by people")
+    site.run(*CONFIRMED)
+    assert document_path.read_text() == "filled in by people" and len(site.incidents()) == 1
+    faults.switch(site.platform, "none")
+
+
+def test_one_that_does_not_come_back_is_told_with_what_was_tried(site: Site) -> None:
+    faults.switch(site.platform, "service-503")
+    done = site.run(*CONFIRMED)
+    words = " ".join(done.split())
+    assert "link-service still down" in words and "tried: link-service: it did not come back" in words
+    assert site.ask("/api/link-service/health")[0] == 503 and site.ask("/api/auth-service/health")[0] == 200
+    incident = site.incidents()[-1]
+    assert json.loads(incident["services"]) == ["link-service"] and not incident["recovered_at"]
+    assert "OUTAGE, RECOVERY" in site.told("devops-lead") and "Still down: link-service" in site.told("devops-lead")
+
+    faults.switch(site.platform, "none")
+    opened = site.run("-e", "upkeep_confirm=demo", "-e", "outage_response_contain=open")
+    assert "link-service: opened again" in opened
+    incident = site.incidents()[-1]
+    assert incident["closed_at"] and site.ask("/api/link-service/health")[0] == 200
+
+
+def test_a_gateway_that_does_not_run(site: Site) -> None:
+    site.platform.nginx.stop()
+    try:
+        done = " ".join(site.run(*CONFIRMED).split())
+        assert "outage_containment" in done and "outage_response run of demo: CRITICAL" in done
+        assert "still down" in done
+    finally:
+        site.platform.nginx.start()
