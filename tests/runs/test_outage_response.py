@@ -150,7 +150,7 @@ def test_one_that_does_not_come_back_is_told_with_what_was_tried(site: Site) -> 
 def test_a_gateway_that_does_not_run(site: Site) -> None:
     site.platform.nginx.stop()
     try:
-        done = " ".join(site.run(*CONFIRMED).split())
+        done = " ".join(site.run(*CONFIRMED[:4]).split())
         assert "outage_containment" in done and "outage_response run of demo: CRITICAL" in done
         assert "still down" in done
     finally:
