@@ -52,16 +52,19 @@ def _before(period: Period, max_gap: float) -> datetime:
 
 
 def _windows(database: sqlite3.Connection, site: str, period: Period) -> list[Window]:
-    """Planned windows as they were; one that is open still lasts until the end of the period at most."""
+    """Planned windows as they were; one that is open still lasts until its planned end or that of the period.
+
+    One that nobody ends must not turn all later downtime into planned time; once it is ended it is what it was.
+    """
     rows = database.execute(
-        "SELECT services, started_at, ended_at FROM windows WHERE site = ? AND planned AND started_at < ? "
-        "AND COALESCE(ended_at, ?) > ?",
-        (site, isoformat(period.end), isoformat(period.end), isoformat(period.begin)),
+        "SELECT services, started_at, COALESCE(ended_at, MIN(ends_at, ?)) AS ended_at FROM windows "
+        "WHERE site = ? AND planned AND started_at < ? AND COALESCE(ended_at, MIN(ends_at, ?)) > ?",
+        (isoformat(period.end), site, isoformat(period.end), isoformat(period.end), isoformat(period.begin)),
     )
     return [
         Window(
             parse_time(row["started_at"]).timestamp(),
-            parse_time(row["ended_at"]).timestamp() if row["ended_at"] else period.end.timestamp(),
+            parse_time(row["ended_at"]).timestamp(),
             tuple(json.loads(row["services"])),
         )
         for row in rows

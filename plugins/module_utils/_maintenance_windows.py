@@ -150,17 +150,21 @@ def _verdict(name: str, item: Mapping[str, Any] | None, reason: str) -> Verdict:
 
 
 def judge_checks(found: FindingsBuilder, title: str, checks: Sequence[Verdict], blocking: Sequence[str]) -> None:
-    """A finding for each check: critical when it holds the window up, a warning when overridden or only noted."""
+    """A finding for each check: critical when it holds the window up, a warning when overridden or only noted.
+
+    What is only noted and could not be measured is a warning too: it wakes nobody up.
+    """
     for item in checks:
         if item.override:
             status, summary = "warning", f"{item.summary}; overridden: {item.override}"
         elif item.status == "ok" or item.name not in blocking:
-            status, summary = item.status, item.summary
+            status, summary = "warning" if item.status == "unknown" else item.status, item.summary
         else:
             status, summary = "critical", item.summary
         way = f"maintenance_window_overrides={{{item.name}: <reason>}}"
         hint = f"{item.hint or 'Mend it'}, or override it with {way}" if status == "critical" else item.hint
-        found.add(item.name, title, status, summary, hint="" if status == "ok" else hint)
+        told_as = f"{item.name}: {summary}"
+        found.add(item.name, title, status, told_as, hint="" if status == "ok" else hint)
 
 
 def judge_open(found: FindingsBuilder, windows: Iterable[Window], now: datetime) -> None:

@@ -225,7 +225,9 @@ class Stages:
         with opened(self._database, write=not self._check_mode) as history:
             self._still(history, window)
             write_window(history.connection, begun)
-        message = f"window {told(begun)} began" + (", merged with what was asked for" if joined else "")
+        message = f"window {begun.title!r} began, until {begun.ends_at}" + (
+            ", merged with what was asked for" if joined else ""
+        )
         return Act(begun, True, message, checks, CHECKS_BEFORE, _text(known), _text(begun))
 
     def _still(self, history: History, window: Window) -> None:
@@ -313,7 +315,9 @@ class Stages:
             self._still_open(history, window)
             write_window(history.connection, ended)
         ended, failures = self._announced(ended, request, "told_over")
-        message = f"window {told(ended)} ended" + "".join(f"; {failure}" for failure in failures)
+        message = f"window {ended.title!r} ended, it began at {ended.started_at}" + "".join(
+            f"; {failure}" for failure in failures
+        )
         return Act(ended, True, message, checks, CHECKS_AFTER, before or "", text)
 
     def _begun_one(self, history: History, request: Request) -> Window:

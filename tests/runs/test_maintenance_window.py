@@ -92,7 +92,7 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert foretold.returncode != 0 and "staging_run" in foretold.stdout, "the check that will fail is foretold"
     assert rows(site) == [] and not (site / "state" / "rollback").exists()
 
-    services = {"maintenance_window_services": ["auth"], "maintenance_window_duration": "2h"}
+    services = {"maintenance_window_services": "auth", "maintenance_window_duration": "2h"}
     begun = window(site, "start", maintenance_window_overrides=NO_STAGING, **services)
     assert begun.returncode == 0, begun.stdout + begun.stderr
     ((status, record),) = rows(site)
@@ -121,3 +121,16 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     text = document.read_text()
     assert "this site has no staging" in text and "| services_verified | ok | they are well: auth |" in text
     assert "maintenance is over" in (site / "ops.log").read_text()
+
+    signed = play(
+        site, "checklist_signoff", checklist_signoff_list="post", checklist_signoff_item="post_maintenance_review",
+        checklist_signoff_who="Ops", checklist_signoff_evidence="notes of the review",
+    )  # fmt: skip
+    assert signed.returncode == 0 and "post, post_maintenance_review for" in signed.stdout, signed.stdout
+    reported = play(site, "report")
+    assert reported.returncode == 0, reported.stdout
+    (month,) = (site / "state" / "reports").glob("month-*.json")
+    figures = json.loads(month.read_text())
+    assert figures["metrics"]["planned_windows"]["seconds"] > 0 and not figures["metrics"]["services"][0]["failures"]
+    assert [item["title"] for item in figures["events"]["windows"]] == [TITLE]
+    assert TITLE in month.with_suffix(".md").read_text()

@@ -81,16 +81,18 @@ def test_only_planned_windows_that_began_are_read(history: History) -> None:
         ("unplanned", 0, "[]", at(10), at(20)),
         ("never begun", 1, "[]", None, None),
         ("before", 1, "[]", at(-30), at(-10)),
+        ("never ended", 1, '["news"]', at(5), None),
     ]
     for name, planned, services, started, ended in rows:
         history.connection.execute(
             "INSERT INTO windows VALUES (?, 'test', ?, ?, ?, ?, ?, ?, ?, 'ended', '{}')",
-            (name, name, planned, services, at(0), at(60), started, ended),
+            (name, name, planned, services, at(0), at(15 if name == "never ended" else 60), started, ended),
         )
     start = NOW.timestamp()
     assert record_of(history.connection, "test", HOUR, 600).windows == [
         Window(start + 600, start + 1200, ("auth",)),
         Window(start + 3000, start + 3600, ()),
+        Window(start + 300, start + 900, ("news",)),
     ]
 
 
