@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.upkeep.ops.plugins.module_utils._gateway_traffic import Layout, Traffic
+
 from tests.platform.parts.process import PartError, ServerProcess, accepts
 
 _END = "-----END CERTIFICATE-----\n"
@@ -148,18 +150,16 @@ class Nginx:
         self.status.mkdir(exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
         self.config.write_text(wanted)
-        self._write_upstreams()
+        self._write_traffic()
         self.check()
         self.process.start(self._argv(), lambda: accepts(self.port) and accepts(self.tls_port))
 
-    def _write_upstreams(self) -> None:
-        """Files with the servers of each service, which a site's automation may write anew; those that fit are kept."""
-        folder = self.traffic / "upstreams"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, ports in self.upstreams.items():
-            path = folder / f"{name}.conf"
-            if not path.exists() or any(f"127.0.0.1:{port}" not in path.read_text() for port in ports):
-                path.write_text("".join(f"server 127.0.0.1:{port};\n" for port in ports))
+    def _write_traffic(self) -> None:
+        """What the role gateway writes for a site; what is closed or out stays so."""
+        traffic = Traffic(str(self.traffic))
+        layout = Layout(120, "^/api/([A-Za-z0-9._-]+)/", "^/status(/|$)", "closed for maintenance, try again later")
+        servers = {name: [f"127.0.0.1:{port}" for port in ports] for name, ports in self.upstreams.items()}
+        traffic.write(traffic.install(layout, servers).files)
 
     def listens_on(self, port: int) -> bool:
         """Whether it runs with a configuration that names the port."""
