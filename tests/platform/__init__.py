@@ -6,3 +6,11 @@
 ``parts/`` holds the servers, each usable alone, ``miniature`` puts them together, ``contents`` fills them,
 ``faults`` breaks them. ``python -m tests.platform`` is the command line, ``platform.yml`` the playbook.
 """
+
+import sys
+from pathlib import Path
+
+# The platform is also started without pytest, which knows the way to the collection by itself.
+_COLLECTIONS = str(Path(__file__).resolve().parents[2] / "collections")
+if _COLLECTIONS not in sys.path:
+    sys.path.append(_COLLECTIONS)
