@@ -262,7 +262,9 @@ def broken(site: Site, what: str) -> Iterator[None]:
             middle = len(content) // 2
             snapshot.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         elif what == "service":
-            program.write_text(BROKEN + text)
+            first = "from __future__ import annotations\n"
+            assert first in text
+            program.write_text(text.replace(first, first + BROKEN))
         else:
             client.execute_command("CONFIG", "SET", "maxmemory", "1mb")
         yield
