@@ -148,10 +148,12 @@ def test_one_that_does_not_come_back_is_told_with_what_was_tried(site: Site) -> 
 
 
 def test_a_gateway_that_does_not_run(site: Site) -> None:
+    running = {name: service.process.pid() for name, service in site.platform.services.items()}
     site.platform.nginx.stop()
     try:
-        done = " ".join(site.run(*CONFIRMED[:4]).split())
+        done = " ".join(site.run(*CONFIRMED).split())
         assert "outage_containment" in done and "outage_response run of demo: CRITICAL" in done
-        assert "still down" in done
+        assert "still down" in done and "works when it is asked alone, so it was not restarted" in done
+        assert {name: service.process.pid() for name, service in site.platform.services.items()} == running
     finally:
         site.platform.nginx.start()
