@@ -180,7 +180,8 @@ def test_a_server_that_is_written_to_gets_near_counts(start_redis: RedisFactory,
         f"r = redis.Redis(port={server.port})\n"
         "i = 0\n"
         "while True:\n"
-        "    r.execute_command('SET', f'n{i}', 1); i += 1\n"
+        # So few keys that near counts allow them however busy this machine is.
+        "    r.execute_command('SET', f'n{i % 50}', i); i += 1\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", code])
     try:
