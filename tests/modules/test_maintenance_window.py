@@ -80,7 +80,7 @@ def rows(database: Path) -> list[tuple[Any, ...]]:
 
 def test_a_window_from_announcement_to_its_document(database: Path, tmp_path: Path) -> None:
     contact = {"name": "Support", "urls": [f"file://{tmp_path}/support.log"]}
-    close_run(database, artifacts={"metrics": {"p95_ms": 100, "error_percent": 0.5}})
+    close_run(database, started_at=at(-60), artifacts={"metrics": {"p95_ms": 100, "error_percent": 0.5}})
     close_run(database, name="release", site="staging")
     asked = {"title": "Release 42", "services": ["auth"], "duration": "2h", "contacts": [contact]}
     assert call(database, "planned", check=True, **asked)["changed"] and rows(database) == []
