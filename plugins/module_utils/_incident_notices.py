@@ -41,9 +41,10 @@ def due(contacts: Iterable[Mapping[str, Any]], incident: Mapping[str, Any], stag
 
     An incident that failed again is told anew.
     """
-    again = [event["at"] for event in incident["events"] if event["text"] == "failed again"]
-    since = again[-1] if again else ""
-    known = {event["text"] for event in incident["events"] if event["at"] >= since}
+    texts = [event["text"] for event in incident["events"]]
+    # By their order, for several events may bear the same second.
+    again = [index for index, text in enumerate(texts) if text == "failed again"]
+    known = set(texts[again[-1] :] if again else texts)
     return [
         contact
         for contact in contacts
