@@ -18,7 +18,8 @@ DAY = 86400.0
 def made(hours: float, state: str = "verified", *, held: bool = False, drilled: bool = False) -> BackupSet:
     """A set of so many hours ago."""
     identifier = set_id(NOW - timedelta(hours=hours))
-    return BackupSet(identifier, "", state, held=held, drilled_at="then" if drilled else "")
+    # A drill that passed verifies its set, and one that failed fails it.
+    return BackupSet(identifier, "", state, held=held, drilled_at="then" if drilled and state == "verified" else "")
 
 
 def kept(sets: list[BackupSet], **rules: Any) -> list[str]:
