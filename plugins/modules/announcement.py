@@ -60,6 +60,12 @@ options:
         type: list
         elements: str
         default: [all]
+      stages:
+        description: Which stages of an incident the contact is told of, by M(upkeep.ops.incident_notice).
+        type: list
+        elements: str
+        choices: [assess, contain, recover, closed]
+        default: []
   area:
     description: Contacts that have this among their C(areas), or V(all), are told.
     type: str
@@ -115,6 +121,7 @@ told:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import deliver_text, judge
 from ansible_collections.upkeep.ops.plugins.module_utils._alerts import contact_from, distinct
+from ansible_collections.upkeep.ops.plugins.module_utils._incident_notices import NOTICE_STAGES
 from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
 
@@ -125,6 +132,7 @@ _CONTACT = {
     "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "severities": {"type": "list", "elements": "str", "default": ["critical", "unknown"]},
     "areas": {"type": "list", "elements": "str", "default": ["all"]},
+    "stages": {"type": "list", "elements": "str", "choices": list(NOTICE_STAGES), "default": []},
 }
 
 

@@ -14,7 +14,13 @@ from tests.harness import run_module
 
 def call(folder: Path, check: bool = False, **options: Any) -> dict[str, Any]:
     contacts = [
-        {"name": "DBA", "urls": [f"file://{folder}/dba"], "areas": ["database"], "severities": ["critical"]},
+        {
+            "name": "DBA",
+            "urls": [f"file://{folder}/dba"],
+            "areas": ["database"],
+            "severities": ["critical"],
+            "stages": ["closed"],
+        },
         {"name": "Lead", "urls": [f"file://{folder}/lead"], "severities": ["warning"]},
         {"name": "Security", "urls": [f"file://{folder}/security"], "areas": ["security"]},
         {"name": "Vendor"},
