@@ -214,33 +214,18 @@ from ansible_collections.upkeep.ops.plugins.module_utils._history import (
     opened,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._history_windows import held_services
-from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
+from ansible_collections.upkeep.ops.plugins.module_utils._module import (
+    CONTACT_OPTIONS,
+    FAIL_ON_OPTION,
+    exit_with_findings,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._runs import finding_from
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_duration, utc_now
 
-_CONTACT: dict[str, Any] = {
-    "name": {"type": "str", "required": True},
-    "group": {"type": "str"},
-    "email": {"type": "str"},
-    "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
-    "severities": {
-        "type": "list",
-        "elements": "str",
-        "choices": ["warning", "unknown", "critical"],
-        "default": ["critical", "unknown"],
-    },
-    "areas": {"type": "list", "elements": "str", "default": ["all"]},
-    "stages": {
-        "type": "list",
-        "elements": "str",
-        "choices": ["assess", "contain", "recover", "closed"],
-        "default": [],
-    },
-}
 ARGUMENT_SPEC: dict[str, Any] = {
     "database": {"type": "path", "required": True},
     "run": {"type": "dict", "required": True},
-    "contacts": {"type": "list", "elements": "dict", "required": True, "options": _CONTACT},
+    "contacts": {"type": "list", "elements": "dict", "required": True, "options": CONTACT_OPTIONS},
     "reminder_after": {"type": "str", "default": "24h"},
     "report": {"type": "str", "default": ""},
     "fail_on": FAIL_ON_OPTION,

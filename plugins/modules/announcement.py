@@ -54,6 +54,7 @@ options:
         description: Which statuses the contact is told of.
         type: list
         elements: str
+        choices: [warning, unknown, critical]
         default: [critical, unknown]
       areas:
         description: Which areas the contact is told of.
@@ -121,25 +122,18 @@ told:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import deliver_text, judge
 from ansible_collections.upkeep.ops.plugins.module_utils._alerts import contact_from, distinct
-from ansible_collections.upkeep.ops.plugins.module_utils._incident_notices import NOTICE_STAGES
-from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
+from ansible_collections.upkeep.ops.plugins.module_utils._module import (
+    CONTACT_OPTIONS,
+    FAIL_ON_OPTION,
+    exit_with_findings,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
-
-_CONTACT = {
-    "name": {"type": "str", "required": True},
-    "group": {"type": "str"},
-    "email": {"type": "str"},
-    "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
-    "severities": {"type": "list", "elements": "str", "default": ["critical", "unknown"]},
-    "areas": {"type": "list", "elements": "str", "default": ["all"]},
-    "stages": {"type": "list", "elements": "str", "choices": list(NOTICE_STAGES), "default": []},
-}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "contacts": {"type": "list", "elements": "dict", "required": True, "options": _CONTACT},
+            "contacts": {"type": "list", "elements": "dict", "required": True, "options": CONTACT_OPTIONS},
             "area": {"type": "str", "required": True},
             "title": {"type": "str", "required": True},
             "text": {"type": "str", "required": True},

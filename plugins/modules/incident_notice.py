@@ -164,25 +164,19 @@ from ansible_collections.upkeep.ops.plugins.module_utils._incident_notices impor
     due,
     told_mark,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._module import FAIL_ON_OPTION, exit_with_findings
+from ansible_collections.upkeep.ops.plugins.module_utils._module import (
+    CONTACT_OPTIONS,
+    FAIL_ON_OPTION,
+    exit_with_findings,
+)
 from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
 
-_STATUSES = ["warning", "unknown", "critical"]
-_CONTACT = {
-    "name": {"type": "str", "required": True},
-    "group": {"type": "str"},
-    "email": {"type": "str"},
-    "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
-    "severities": {"type": "list", "elements": "str", "choices": _STATUSES, "default": ["critical", "unknown"]},
-    "areas": {"type": "list", "elements": "str", "default": ["all"]},
-    "stages": {"type": "list", "elements": "str", "choices": list(NOTICE_STAGES), "default": []},
-}
 _ARGUMENTS = {
     "database": {"type": "path", "required": True},
     "site": {"type": "str", "required": True},
     "id": {"type": "str", "required": True},
     "stage": {"type": "str", "required": True, "choices": list(NOTICE_STAGES)},
-    "contacts": {"type": "list", "elements": "dict", "required": True, "options": _CONTACT},
+    "contacts": {"type": "list", "elements": "dict", "required": True, "options": CONTACT_OPTIONS},
     "lines": {"type": "list", "elements": "str", "default": []},
     "link": {"type": "str", "default": ""},
     "run_id": {"type": "str", "default": ""},
