@@ -37,10 +37,17 @@ class Ended:
 def dies_with_us(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
     """For ``preexec_fn``: whoever kills this process with SIGKILL ends the program too; nothing else could then.
 
-    It must be started by the main thread: what counts is the end of the thread that started it.
+    It must be started by the main thread: what counts is the end of the thread that started it. The function is made
+    just before the program is started, by the process that starts it.
     """
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, number)
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it died before it was asked, so no signal will come
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return ask
 
 
 #: Runs a program (name and arguments) for so many seconds at most.

@@ -11,7 +11,6 @@ server is to copy its data, and then behind a password; :func:`become_master` le
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -29,6 +28,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from ansible_collections.upkeep.ops.plugins.module_utils._programs import dies_with_us
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import Login, client
 
 _PREFIX = "upkeep-scratch-"
@@ -38,7 +38,6 @@ _PROGRAMS = ("redis-server", "valkey-server")
 _LONGEST_SOCKET_PATH = 107  # bytes, a limit of the kernel
 _ABANDONED_AFTER = 60  # seconds; younger folders may be about to be claimed by their owner
 _POLL = 0.02  # seconds
-_PR_SET_PDEATHSIG = 1
 _QUIET = 12000  # ports
 _CANDIDATES = 20
 _FROZEN = ("replicaof 127.0.0.1 1",)
@@ -234,15 +233,13 @@ def _start(binary: str, folder: str, settings: list[str]) -> subprocess.Popen[by
     config = os.path.join(folder, "redis.conf")
     with open(os.open(config, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
         stream.write("\n".join(settings) + "\n")
-    libc = ctypes.CDLL(None)
     return subprocess.Popen(
         [binary, config],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Whoever kills us with SIGKILL kills the server too; nothing else could stop it then.
-        preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+        preexec_fn=dies_with_us(),
     )
 
 
