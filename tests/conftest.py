@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fixtures.firestore",
     "tests.fixtures.gateway",
     "tests.fixtures.http",
+    "tests.fixtures.recovery",
     "tests.fixtures.redis",
     "tests.fixtures.rolling",
 ]

@@ -13,32 +13,21 @@ Without that option some faults stand for their kind. The document takes a row a
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import ROOT, run_module
-from tests.platform.miniature import PROJECT, Miniature
-from tests.platform.parts import firestore
-from tests.platform.parts.process import free_port
-from tests.platform.parts.services import NAMES
+from tests.fixtures.recovery import CONFIRMED, RecoverySite
+from tests.harness import ROOT
 
 pytestmark = pytest.mark.slow
 
-ANSIBLE_PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
 DOCUMENT = ROOT / "docs" / "recovery-faults.md"
-TOKEN = "token-of-this-test-alone"
 RESTORED, BEFORE = "the data of the set", "the data from before"
 #: A service that dies at its first start, and lives once it is started again: that is the way back.
 BROKEN = """import pathlib, sys
@@ -48,7 +37,6 @@ if not once.exists():
     sys.exit("bad release")
 once.unlink()
 """
-CONFIRMED = {"upkeep_confirm": "demo"}
 
 
 @dataclass(frozen=True)
@@ -86,104 +74,9 @@ FAULTS = (
 )  # fmt: skip
 
 
-class Site:
-    """The demo with one verified set, which the platform's data has left since."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.platform = Miniature(folder / "platform", free_port())
-        self.output = ""
-
-    def start(self) -> None:
-        self.platform.up()
-        if self.platform.settings.firestore_missing:
-            pytest.skip(self.platform.settings.firestore_missing)
-        assert self.run("backup") == 0, self.output
-        (self.set,) = [path for path in (self.folder / "backups").iterdir() if path.name.endswith("Z")]
-        self.kept = self.live()
-        nginx = self.platform.nginx
-        services = [{"name": name, "servers": [f"127.0.0.1:{self.platform.services[name].port}"]} for name in NAMES]
-        options = {"nginx_command": nginx.command, "pid_file": str(nginx.master_pid_file), "bypass_token": TOKEN}
-        folder = {"folder": str(nginx.traffic), "open_path": "^/status(/|$)"}
-        wanted = {**options, **folder, "state": "installed", "services": services}
-        installed = run_module("gateway_traffic", wanted)
-        assert not installed["failed"], installed
-        nginx.stop()
-        nginx.start()
-
-    def command(self, playbook: str, **variables: Any) -> list[str]:
-        given = {"demo_root": str(self.folder), "emergency_recovery_bypass_token": TOKEN, **variables}
-        given.update(emergency_recovery_health_attempts=3, emergency_recovery_health_interval=0.3)
-        return [ANSIBLE_PLAYBOOK, f"playbooks/{playbook}.yml", "-i", "inventories/demo", "-e", json.dumps(given)]
-
-    def begin(self, command: list[str]) -> subprocess.Popen[str]:
-        environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "COLUMNS": "500",
-        }
-        return subprocess.Popen(
-            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, playbook: str, *arguments: str, **variables: Any) -> int:
-        run = self.begin([*self.command(playbook, **variables), *arguments])
-        self.output = run.communicate(timeout=240)[0]
-        return run.returncode
-
-    def killed(self, step: str, phase: str) -> None:
-        """Start a recovery and kill it (-9) as soon as its journal tells of the step."""
-        known = set(self.journals())
-        run = self.begin(self.command("emergency_recovery", **CONFIRMED))
-        deadline = time.monotonic() + 120
-        while not self._noted(known, step, phase):
-            assert run.poll() is None and time.monotonic() < deadline, run.communicate()[0]
-            time.sleep(0.02)
-        run.kill()
-        run.communicate(timeout=60)
-
-    def _noted(self, known: set[Path], step: str, phase: str) -> bool:
-        entries = [entry for path in set(self.journals()) - known for entry in json.loads(path.read_text())["entries"]]
-        return any((entry["step"], entry["phase"]) == (step, phase) for entry in entries)
-
-    def journals(self) -> list[Path]:
-        return sorted((self.folder / "state" / "recovery").glob("2*.json"))
-
-    def recovery(self) -> dict[str, Any]:
-        return dict(json.loads(self.journals()[-1].read_text()))
-
-    def live(self) -> tuple[str, Any]:
-        return self.platform.redis.cli("debug", "digest"), firestore.digest(self.platform.emulator.host, PROJECT)
-
-    def spoil(self) -> None:
-        """What a bad deployment does: keys and documents go, change and come."""
-        client = self.platform.redis.client()
-        keys = sorted(client.scan_iter(count=1000))
-        client.delete(*keys[::3])
-        client.set(f"bad:{time.monotonic_ns()}", "x")
-        database = firestore.client(self.platform.emulator.host, PROJECT)
-        user = next(iter(database.collection("users").limit(1).stream()))
-        user.reference.delete()
-        database.document(f"sessions/bad-{time.monotonic_ns()}").set({"bad": True})
-        database.close()
-
-    def serves(self) -> None:
-        """Every service answers through the gateway, and nobody is held off."""
-        for name in NAMES:
-            url = f"http://127.0.0.1:{self.platform.nginx.port}/api/{name}/health"
-            assert urllib.request.urlopen(url, timeout=5).status == 200, url
-
-
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("site"))
-    try:
-        site.start()
-        yield site
-    finally:
-        site.platform.remove()
+def site(recovery_site: RecoverySite) -> RecoverySite:
+    return recovery_site
 
 
 _HEAD = """# Faults of a recovery, and what becomes of them
@@ -206,7 +99,7 @@ def record(name: str) -> None:
     DOCUMENT.write_text(_HEAD + "\n".join(rows) + "\n")
 
 
-def test_the_recovery_from_plan_to_taking_it_back(site: Site) -> None:
+def test_the_recovery_from_plan_to_taking_it_back(site: RecoverySite) -> None:
     site.spoil()
     before = site.live()
     assert site.run("emergency_recovery", "--check", emergency_recovery_set=site.set.name) == 0, site.output
@@ -237,7 +130,7 @@ def test_the_recovery_from_plan_to_taking_it_back(site: Site) -> None:
     site.serves()
 
 
-def test_a_second_recovery_is_refused_by_name_of_the_first(site: Site) -> None:
+def test_a_second_recovery_is_refused_by_name_of_the_first(site: RecoverySite) -> None:
     site.spoil()
     known = set(site.journals())
     first = site.begin(site.command("emergency_recovery", emergency_recovery_set=site.set.name, **CONFIRMED))
@@ -252,7 +145,7 @@ def test_a_second_recovery_is_refused_by_name_of_the_first(site: Site) -> None:
 
 
 @contextmanager
-def broken(site: Site, what: str) -> Iterator[None]:
+def broken(site: RecoverySite, what: str) -> Iterator[None]:
     """Something of the platform does not work meanwhile."""
     snapshot = site.set / "redis" / "cache.rdb.zst"
     content, program = snapshot.read_bytes(), site.platform.services["chat-service"].folder / "server.py"
@@ -275,7 +168,9 @@ def broken(site: Site, what: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_ends_with_the_set_or_as_it_was(site: Site, fault: Fault, request: pytest.FixtureRequest) -> None:
+def test_a_fault_ends_with_the_set_or_as_it_was(
+    site: RecoverySite, fault: Fault, request: pytest.FixtureRequest
+) -> None:
     if not fault.quick and not request.config.getoption("every_fault"):
         pytest.skip("one of its kind is tested; --every-fault tests all")
     site.spoil()
