@@ -32,6 +32,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Minia
         platform.up()
         if platform.settings.firestore_missing:
             pytest.skip(platform.settings.firestore_missing)
+        assert run(folder, "backup").returncode == 0
         yield folder, platform
     finally:
         platform.remove()
@@ -64,7 +65,6 @@ def drills(demo: Path) -> list[tuple[Any, ...]]:
 
 def test_the_recovery_is_practised_on_the_demo(demo: tuple[Path, Miniature]) -> None:
     folder, platform = demo
-    assert run(folder, "backup").returncode == 0
     before = live(platform)
     done = run(folder, "disaster_recovery_test")
     assert done.returncode == 0, done.stdout
@@ -91,7 +91,6 @@ def test_the_recovery_is_practised_on_the_demo(demo: tuple[Path, Miniature]) -> 
 
 def test_the_weekly_run_loses_neither_a_key_nor_a_document(demo: tuple[Path, Miniature]) -> None:
     folder, platform = demo
-    assert run(folder, "backup").returncode == 0
     before = live(platform)
     # What else runs on this machine is nobody's failure here.
     done = run(folder, "weekly", "-e", "run_fail_on=never")
@@ -113,3 +112,48 @@ def test_the_weekly_run_loses_neither_a_key_nor_a_document(demo: tuple[Path, Min
         False,
     )
     assert list((folder / "state" / "reports").glob("week-*.html"))
+
+
+def of_run(demo: Path, name: str) -> dict[str, Any]:
+    """What the newest report of a run says of its procedures."""
+    path = (demo / "state" / "reports" / f"{name}-latest.html").resolve().with_suffix(".json")
+    outcomes = json.loads(path.read_text())["run"]["outcomes"]
+    assert not [outcome["error"] for outcome in outcomes if outcome["failed"]]
+    return {outcome["procedure"]: outcome for outcome in outcomes}
+
+
+def test_contacts_checklists_and_the_monthly_run(demo: tuple[Path, Miniature]) -> None:
+    folder, platform = demo
+    before = live(platform)
+    reports = set((folder / "state" / "reports").iterdir())
+    never = ("-e", "run_fail_on=never", "-e", '{"disaster_recovery_test_parts": ["redis:cache"]}')
+    for playbook in ("checklists", "monthly"):
+        looked = run(folder, playbook, "--check", *never)
+        assert looked.returncode == 0, looked.stdout
+    assert set((folder / "state" / "reports").iterdir()) == reports, "check mode writes nothing"
+
+    signed = run(folder, "checklist_signoff", "-e", "checklist_signoff_list=monthly_tasks",
+                 "-e", "checklist_signoff_item=user_feedback", "-e", "checklist_signoff_who=Support")  # fmt: skip
+    assert signed.returncode == 0, signed.stdout
+    assert run(folder, "monthly", *never).returncode == 0
+    done = of_run(folder, "monthly")
+    assert set(done) == {"disaster_recovery_test", "contact_check", "checklist", "maintenance_metrics"}
+    assert live(platform) == before, "live data is what it was"
+    assert list((folder / "state" / "reports").glob("last_month-*.html"))
+    assert run(folder, "checklists", *never).returncode == 0
+    told = {item["item"]: item for item in of_run(folder, "checklists")["checklist"]["artifacts"]["checklists"]}
+    assert told["user_feedback"]["state"] == "done" and "by Support" in told["user_feedback"]["summary"]
+    assert told["disaster_recovery_test"]["state"] == "done", "the monthly run did it"
+    assert "contact_check ended" in told["contacts"]["summary"], "whether names of others can be resolved or not"
+
+
+def test_the_gateway_is_prepared_once(demo: tuple[Path, Miniature]) -> None:
+    folder, platform = demo
+    link = platform.nginx.traffic / "upstreams" / "auth-service.conf"
+    kept = link.read_text()
+    assert " ok=" in run(folder, "gateway").stdout
+    assert link.read_text() == kept
+    link.unlink()
+    assert "changed=1" in run(folder, "gateway", "--check").stdout and not link.exists()
+    assert "changed=1" in run(folder, "gateway").stdout and link.read_text() == kept
+    assert "changed=0" in run(folder, "gateway").stdout
