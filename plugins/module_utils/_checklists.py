@@ -123,9 +123,14 @@ def _matters(window: Window, now: datetime) -> bool:
     return bool(window.started_at) and now - ended <= timedelta(days=90)
 
 
-def _told(checklist: Checklist, item: Item, period: str, state: str, summary: str, about: str = "") -> dict[str, Any]:
+def _told(
+    checklist: Checklist, item: Item, period: str, known: Known, state: str, summary: str, about: str = ""
+) -> dict[str, Any]:
+    signed = known.signed.get((checklist.name, item.id, period)) or {}
+    counts = _signature(signed) is not None
     return {
         "checklist": checklist.name,
+        "title": checklist.title,
         "item": item.id,
         "text": item.text,
         "kind": "automatic" if item.source else "manual",
@@ -133,12 +138,13 @@ def _told(checklist: Checklist, item: Item, period: str, state: str, summary: st
         "about": about,
         "state": state,
         "summary": summary,
+        **{name: str(signed[name]) if counts else "" for name in ("signed_by", "signed_at", "outcome", "evidence")},
     }
 
 
 def _signature(signed: Mapping[str, Any] | None) -> tuple[str, str] | None:
     """State and sentence of a sign-off that counts."""
-    if signed is None or signed["outcome"] == "withdrawn":
+    if not signed or signed["outcome"] == "withdrawn":
         return None
     words = f"{signed['outcome'].replace('_', ' ')}, signed by {signed['signed_by']} at {signed['signed_at']}"
     evidence = f": {signed['evidence']}" if signed["evidence"] else ""
@@ -150,19 +156,21 @@ def _of_period(checklist: Checklist, item: Item, known: Known, now: datetime, cr
     before, begin_before = period_of(checklist, now, 1)
     signed = _signature(known.signed.get((checklist.name, item.id, name)))
     if signed:
-        return _told(checklist, item, name, *signed)
+        return _told(checklist, item, name, known, *signed)
     if item.source == "credentials":
-        return _told(checklist, item, name, "failed" if credentials else "done", credentials or "none is too old")
+        return _told(
+            checklist, item, name, known, "failed" if credentials else "done", credentials or "none is too old"
+        )
     if item.source == "procedure":
-        return _told(checklist, item, name, *_by_procedure(item, known, now))
+        return _told(checklist, item, name, known, *_by_procedure(item, known, now))
     earlier = _signature(known.signed.get((checklist.name, item.id, before)))
     due = max(begin, known.since) + timedelta(seconds=checklist.due_after)
     due_before = max(begin_before, known.since) + timedelta(seconds=checklist.due_after)
     if not (earlier and earlier[0] == "done") and known.since < begin and due_before <= now:
-        return _told(checklist, item, name, "overdue", f"not signed for {before} nor for {name}")
+        return _told(checklist, item, name, known, "overdue", f"not signed for {before} nor for {name}")
     if now >= due:
-        return _told(checklist, item, name, "overdue", f"not signed for {name}, due since {isoformat(due)[:10]}")
-    return _told(checklist, item, name, "open", f"to be signed until {isoformat(due)[:10]}")
+        return _told(checklist, item, name, known, "overdue", f"not signed for {name}, due since {isoformat(due)[:10]}")
+    return _told(checklist, item, name, known, "open", f"to be signed until {isoformat(due)[:10]}")
 
 
 def _by_procedure(item: Item, known: Known, now: datetime) -> tuple[str, str]:
@@ -186,7 +194,7 @@ def _of_window(checklist: Checklist, item: Item, window: Window, known: Known, n
         due = end + timedelta(seconds=checklist.due_after)
         state = "overdue" if now >= due else "open"
         summary += f", due {isoformat(due)[:10]}"
-    return _told(checklist, item, window.id, state, summary, window.title)
+    return _told(checklist, item, window.id, known, state, summary, window.title)
 
 
 def _by_window(item: Item, window: Window, known: Known) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happened in a period, as its report tells it: runs, troubles, incidents, windows, proofs and trends."""
+"""What happened in a period, as its report tells it: runs, troubles, incidents, windows, checklists, proofs, trends."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def happened(history: History, site: str, period: Period) -> dict[str, Any]:
         "troubles": _troubles(database, site, between),
         "incidents": _incidents(database, site, between),
         "windows": _windows(database, site, between),
+        "checklists": _checklists(database, site, between),
         "trends": history.trends(site, between[0], _MOST_POINTS, until=between[1]),
         **history.proofs(site, _MOST_DRILLS, until=between[1]),
     }
@@ -119,6 +120,17 @@ def _windows(database: sqlite3.Connection, site: str, between: tuple[str, str]) 
         (site, between[1], between[0]),
     )
     return [{**_told(row, lists=("services",)), "planned": bool(row["planned"])} for row in rows]
+
+
+def _checklists(database: sqlite3.Connection, site: str, between: tuple[str, str]) -> list[dict[str, Any]]:
+    """Where each item of the checklists stood when they were last gone through in the period."""
+    row = database.execute(
+        "SELECT artifacts FROM outcomes JOIN runs ON runs.id = run_id "
+        "WHERE site = ? AND procedure = 'checklist' AND outcomes.started_at >= ? AND outcomes.started_at < ? "
+        "ORDER BY outcomes.started_at DESC LIMIT 1",
+        (site, *between),
+    ).fetchone()
+    return list(json.loads(row["artifacts"]).get("checklists") or []) if row else []
 
 
 def _told(row: sqlite3.Row, lists: Sequence[str]) -> dict[str, Any]:

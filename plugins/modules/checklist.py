@@ -153,6 +153,9 @@ items:
     checklist:
       description: Name of its list.
       type: str
+    title:
+      description: Title of its list.
+      type: str
     item:
       description: Its id.
       type: str
@@ -173,6 +176,18 @@ items:
       type: str
     summary:
       description: Why, or by whom it was signed.
+      type: str
+    signed_by:
+      description: Who signed it for this period; empty when nobody did.
+      type: str
+    signed_at:
+      description: When, RFC 3339; empty when nobody did.
+      type: str
+    outcome:
+      description: What was signed, V(done), V(not_needed) or V(failed); empty when nobody did.
+      type: str
+    evidence:
+      description: What shows it; may be empty.
       type: str
 findings:
   description: >-

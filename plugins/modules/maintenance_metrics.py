@@ -145,8 +145,8 @@ metrics:
 events:
   description:
     - What happened in the period. C(runs) by name; C(troubles), each check that was not ok with how often and since
-      when; C(incidents) and C(windows) that touched it; C(trends) in it; C(verifications) and C(drills) as they stood
-      at its end.
+      when; C(incidents) and C(windows) that touched it; C(checklists) as they last stood in it; C(trends) in it;
+      C(verifications) and C(drills) as they stood at its end.
   returned: success and O(events=true)
   type: dict
 findings:

@@ -107,6 +107,9 @@ def test_a_manual_item_is_overdue_until_it_is_signed_and_again_when_that_is_with
     assert not sign(database, evidence="wiki/policies")["changed"]
     done = call(database)
     assert state(done, "policies")[0] == "done" and "signed by Security Team" in state(done, "policies")[1]
+    (item,) = [each for each in done["items"] if each["item"] == "policies"]
+    assert (item["signed_by"], item["outcome"], item["evidence"]) == ("Security Team", "done", "wiki/policies")
+    assert item["signed_at"] <= at(datetime.now(timezone.utc))
     assert {item["status"] for item in done["findings"]} == {"ok"}
     sign(database, outcome="failed")
     assert state(call(database), "policies")[0] == "failed"

@@ -34,6 +34,16 @@ def at(hours: float) -> str:
     return isoformat(THIRD + timedelta(hours=hours))
 
 
+def item(hour: int) -> dict[str, str]:
+    """An item of a checklist that is overdue until the last hour, in which somebody signed it."""
+    signed = hour == 23
+    return {
+        "checklist": "monthly", "title": "Monthly", "item": "policies", "text": "Review <i>policies</i>",
+        "kind": "manual", "period": "2026-01", "about": "", "state": "done" if signed else "overdue", "summary": "due",
+        "signed_by": "Lead" if signed else "", "signed_at": at(22) if signed else "", "outcome": "done", "evidence": "",
+    }  # fmt: skip
+
+
 def write_history(path: Path) -> None:
     """One run an hour of a day, each with an observation every five minutes."""
     with opened(str(path), write=True) as history:
@@ -51,8 +61,10 @@ def write_history(path: Path) -> None:
                 "artifacts": {"observations": observations, "metrics": {"p95_ms": 10.0 + hour}},
             }
             outcome = outcome_from("health_check", "localhost", raw)
+            listed = {"started_at": at(hour), "findings": [], "artifacts": {"checklists": [item(hour)]}}
+            outcomes = [outcome, outcome_from("checklist", "localhost", listed)]
             moment = THIRD + timedelta(hours=hour + 0.99)
-            history.close_run(f"run{hour:02d}", "health_check", "test", moment, status, [outcome], outcome.findings)
+            history.close_run(f"run{hour:02d}", "health_check", "test", moment, status, outcomes, outcome.findings)
         history.connection.execute(
             "INSERT INTO incidents VALUES ('I1', 'test', 'auth is down', 'critical', '[\"auth\"]', ?, ?, ?, ?, "
             "'health_check', 'disk full', 'mended')",
@@ -107,6 +119,7 @@ def test_the_report_tells_figures_and_what_happened(last_month: Path) -> None:
     text = last_month.with_suffix(".md").read_text()
     assert f"- auth: {at(10)} to {at(11)}, down 1 h" in text
     assert f"- I1 (critical): auth is down, began {at(10)}, recovered {at(11)}, closed {at(12)}" in text
+    assert f"| done | Monthly, 2026-01 | Review &lt;i>policies&lt;/i> | Lead | {at(22)} |" in text
     assert (last_month.parent / "last_month-latest.html").resolve() == last_month
 
 
@@ -120,6 +133,10 @@ def test_the_page_fits_and_gives_the_verdict_first(last_month: Path, width: int)
     assert objectives["Uptime"] == ["95.862 % of 1 d measured", "at least 99.900 %", "no"]
     assert objectives["Mean time to recovery"] == ["1 h (n=1)", "at most 30 min", "no"]
     assert shown["plots"] == 1 and shown["loads"] == 0
+    when = at(22)[:16].replace("T", " ") + " UTC"
+    assert shown["checklists"] == [
+        [False, "Monthly, 2026-01 1 done", "done", "Review <i>policies</i>", f"Lead{when}", ""]
+    ]
 
 
 def test_check_mode_writes_no_report_and_the_run_has_the_figures_too(site: Path, last_month: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -27,6 +28,8 @@ _PROBE = """<!doctype html><body><iframe src="{page}" width="{width}" height="90
     verdict: page.querySelector('h1').textContent, verdictTop: box('h1').top, findingTop: box('article').top,
     findings: page.querySelectorAll('section:first-of-type article').length,
     backups: page.querySelector('#backups + article p')?.textContent,
+    checklists: [...page.querySelectorAll('#checklists ~ details')].map(
+      list => [list.open, ...[...list.querySelectorAll('summary, td')].map(cell => cell.textContent)]),
     objectives: [...page.querySelectorAll('#objectives + div tbody tr')].map(
       row => [...row.children].map(cell => cell.textContent)),
     plots: page.querySelectorAll('svg polyline').length,
@@ -47,9 +50,20 @@ def data() -> dict[str, Any]:
         finding("redis:cache", "critical"), finding("auth-service", "critical", "redis:cache"),
         finding("disk", "warning"), finding("door", "ok"),
     ]  # fmt: skip
+    item = {
+        "checklist": "monthly", "title": "Monthly <b>Checklist</b>", "item": "policies",
+        "text": "Review <i>policies</i>", "kind": "manual", "period": "2026-01", "about": "", "state": "overdue",
+        "summary": "due since 2026-01-22", "signed_by": "", "signed_at": "", "outcome": "", "evidence": "",
+    }  # fmt: skip
+    sign = {"state": "done", "signed_by": "<script>Lead</script>", "signed_at": AT, "evidence": f"|{LONG}"}
+    items = [
+        {**item, **sign, "text": "Training", "outcome": "not_needed"}, item,
+        {**item, **sign, "checklist": "pre", "title": "Pre", "about": "Release 42", "period": "w1", "outcome": "done"},
+    ]  # fmt: skip
     outcome = {
         "procedure": "health_check", "host": "localhost", "status": "critical", "started_at": AT, "seconds": 1.5,
-        "failed": False, "error": "", "changed": True, "changes": [f"rotated {LONG}"], "artifacts": {},
+        "failed": False, "error": "", "changed": True, "changes": [f"rotated {LONG}"],
+        "artifacts": {"checklists": items},
     }  # fmt: skip
     run = {
         "id": "20260131T060000Z-daily-1f2e", "name": "daily", "site": "test", "status": "critical", "started_at": AT,
@@ -91,7 +105,7 @@ def seen(page: Path, width: int) -> dict[str, Any]:
     )  # fmt: skip
     found = re.search(r"\{.*\}", done.stdout)
     assert found, f"the page did not load:\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
-    answer: dict[str, Any] = json.loads(found[0])
+    answer: dict[str, Any] = json.loads(html.unescape(found[0]))
     return answer
 
 
@@ -106,4 +120,10 @@ def test_it_fits_and_gives_the_verdict_first(page: Path, width: int) -> None:
     proved = "can be restored: proved 2026-01-31 06:00 UTC by level 3; last drill 2026-01-31 06:00 UTC, RTO 5 min 40 s"
     assert shown["backups"] == proved
     assert f"app1: {proved}" in page.with_suffix(".md").read_text()
+    monthly, before = shown["checklists"]
+    assert monthly[:2] == [True, "Monthly <b>Checklist</b>, 2026-01 1 overdue 1 done"], "what is open comes first"
+    assert monthly[2:6] == ["overdue", "Review <i>policies</i>", "nobody", "due since 2026-01-22"]
+    assert monthly[6:] == ["done", "Training", "<script>Lead</script>2026-01-31 06:00 UTC", f"not needed: |{LONG}"]
+    assert before[:2] == [False, "Pre, Release 42 1 done"]
+    assert "| Pre, Release 42 | Review &lt;i>policies&lt;/i> | &lt;script>Lead" in page.with_suffix(".md").read_text()
     assert shown["loads"] == 0 and "url(" not in page.read_text(), "the page carries everything in itself"
