@@ -38,6 +38,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     BackupSet,
     read_sets,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._files import sha256_of
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError, mutex
 from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, isoformat
@@ -123,6 +124,7 @@ def copy_set(order: Order, chosen: BackupSet) -> Change:
     Raises BackupCopyError, PlaceError, EncryptionError and OSError.
     """
     with ExitStack() as held:
+        held.enter_context(reading(chosen.path))
         staging = "" if order.check else held.enter_context(alone(order))
         held.enter_context(order.place.session())
         seen = survey(order.place)

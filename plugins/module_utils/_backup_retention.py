@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
@@ -26,6 +26,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     walk,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import Store
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import IN_USE, removing
 from ansible_collections.upkeep.ops.plugins.module_utils._files import sync_folder
 from ansible_collections.upkeep.ops.plugins.module_utils._retention import Decision, Policy, plan
 
@@ -46,12 +47,10 @@ def apply_policy(store: Store, policy: Policy) -> Retention:
     """Remove what no rule keeps, and what an earlier process began to remove. Raises LockError and OSError."""
     with store.exclusive():
         sets = read_sets(store.root)
-        decisions = plan(sets, policy, store.clock())
-        doomed = [decision.entry for decision in decisions if not decision.keep]
         resumed = [name for name in _expired(store.root) if not _is_stripped(_hidden(store.root, name))]
+        decisions = [_carried_out(store, decision) for decision in plan(sets, policy, store.clock())]
+        doomed = [decision.entry for decision in decisions if not decision.keep]
         if not store.check:
-            for entry in doomed:
-                _take_name(store.root, entry)
             for identifier in _expired(store.root):
                 _strip(_hidden(store.root, identifier))
         expired = {name: exports_of(read_parts(_hidden(store.root, name))) for name in _expired(store.root)}
@@ -93,6 +92,16 @@ def _expired(root: str) -> list[str]:
     """Ids of the sets that are being removed."""
     names = os.listdir(root) if os.path.isdir(root) else []
     return sorted(found[1] for name in names if (found := _EXPIRED.fullmatch(name)))
+
+
+def _carried_out(store: Store, decision: Decision) -> Decision:
+    """The decision after a set that goes has lost its name; one that is in use stays for now."""
+    if decision.keep:
+        return decision
+    with removing(decision.entry.path) as unused:
+        if unused and not store.check:
+            _take_name(store.root, decision.entry)
+    return decision if unused else replace(decision, keep=True, in_use=True, reason=f"{IN_USE}; {decision.reason}")
 
 
 def _take_name(root: str, entry: BackupSet) -> None:
@@ -140,6 +149,7 @@ def told(retention: Retention) -> dict[str, Any]:
         "kept": kept,
         "removed": removed,
         "resumed": retention.resumed,
+        "in_use": [decision.entry.id for decision in retention.decisions if decision.in_use],
         "expired": [{"set": name, **export} for name, exports in retention.expired.items() for export in exports],
         "known": retention.known,
         "diff": {

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
+from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat, parse_time
 
 MANIFEST = "manifest.json"
 #: In the format of sha256sum, so that ``sha256sum -c`` proves the manifest without this collection.
@@ -70,6 +70,8 @@ class BackupSet:
     judgements: list[dict[str, Any]] = field(default_factory=list)
     held: bool = False
     hold_reason: str = ""
+    hold_until: str = ""
+    safety: bool = False
     problem: str = ""
 
     @property
@@ -91,6 +93,10 @@ class BackupSet:
     def age(self, now: datetime) -> float:
         """Seconds since the set was opened: nothing in it is newer than that can be relied on."""
         return (now - moment_of(self.id)).total_seconds()
+
+    def held_at(self, now: datetime) -> bool:
+        """Whether it is protected from removal; a hold may be for some time only."""
+        return self.held and (not self.hold_until or parse_time(self.hold_until) > now)
 
     def part(self, name: str) -> dict[str, Any] | None:
         """The part of a name such as ``redis:cache``."""
@@ -115,8 +121,10 @@ class BackupSet:
             "drilled_at": self.drilled_at,
             "drill": last_drill(self.judgements),
             "digests": digests_of(self.judgements),
-            "held": self.held,
+            "held": self.held_at(now),
             "hold_reason": self.hold_reason,
+            "hold_until": self.hold_until,
+            "safety": self.safety,
             "problem": self.problem,
         }
 
@@ -124,6 +132,15 @@ class BackupSet:
 def set_id(moment: datetime) -> str:
     """The id of a set that is opened at a moment, as ``20260131T235959Z``; sorts as text."""
     return moment.astimezone(timezone.utc).strftime(_ID_FORMAT)
+
+
+def is_id(name: str) -> bool:
+    """Whether a name is the id of a set."""
+    try:
+        moment_of(name)
+    except BackupSetError:
+        return False
+    return True
 
 
 def moment_of(identifier: str) -> datetime:
@@ -307,11 +324,7 @@ def newest_change(path: str) -> float:
 
 
 def _is_set(name: str) -> bool:
-    try:
-        moment_of(name[: -len(PARTIAL)] if name.endswith(PARTIAL) else name)
-    except BackupSetError:
-        return False
-    return True
+    return is_id(name[: -len(PARTIAL)] if name.endswith(PARTIAL) else name)
 
 
 def _well_formed(manifest: dict[str, Any]) -> bool:
@@ -377,5 +390,7 @@ def _described(
         judgements=judgements,
         held=hold is not None,
         hold_reason=str((hold or {}).get("reason", "")),
+        hold_until=str((hold or {}).get("until", "")),
+        safety=bool((hold or {}).get("safety", False)),
         problem=failed.get("reason", "") if failed else "",
     )

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -42,6 +43,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     set_id,
     walk,
 )
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import IN_USE, removing
 from ansible_collections.upkeep.ops.plugins.module_utils._files import publish_text, sha256_of, sync_folder
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import (
     Lock,
@@ -87,6 +89,18 @@ class Store:
     def gone(self, lock: Lock) -> str:
         """Why the owner of a lock is gone; empty while it may be at work."""
         return owner_gone(lock, self.clock(), self.stale_after, here())
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Why a set is protected from removal, and for how many seconds; None is until somebody ends it.
+
+    A ``safety`` set holds what a recovery was to replace. It fills no place of any rule of retention.
+    """
+
+    reason: str
+    seconds: float | None = None
+    safety: bool = False
 
 
 @dataclass(frozen=True)
@@ -453,14 +467,17 @@ def remove_set(store: Store, identifier: str, force: bool) -> Change:
             return Change(False, f"set {identifier} is not there")
         if not force:
             _require_removable(store, found)
-        if not store.check:
-            _remove_folder(store.root, identifier)
+        with removing(found.path) as unused:
+            if not unused and not force:
+                raise BackupSetError(f"set {identifier} is in use: {IN_USE}; wait for its end, or use force")
+            if not store.check:
+                _remove_folder(store.root, identifier)
     before = {"id": identifier, "state": found.state, "files": sorted(found.files)}
     return Change(True, f"set {identifier} ({found.state}, {found.bytes} bytes) is removed", found, before=before)
 
 
 def _require_removable(store: Store, found: BackupSet) -> None:
-    if found.held:
+    if found.held_at(store.clock()):
         raise BackupSetError(f"set {found.id} is held ({found.hold_reason or 'no reason given'}): unhold it first")
     sets = read_sets(store.root)
     best = newest(sets, "verified") or newest(sets, "complete")
@@ -476,28 +493,56 @@ def _require_removable(store: Store, found: BackupSet) -> None:
         )
 
 
-def hold_set(store: Store, identifier: str, held: bool, reason: str) -> Change:
-    """Protect a set from removal, or end its protection. Raises BackupSetError when there is no such set."""
+def hold_set(store: Store, identifier: str, hold: Hold | None) -> Change:
+    """Protect a set from removal, or end its protection. Raises BackupSetError when there is no such set.
+
+    A safety set stays known as one, also when its protection is ended.
+    """
     with store.exclusive():
         found = find_set(store.root, identifier)
         if found is None:
             raise BackupSetError(f"there is no set {identifier} below {store.root}")
-        changed = (found.held, found.hold_reason) != (held, reason if held else "")
+        wanted = _wanted_hold(store, found, hold)
+        changed = wanted != (_held_as(found) if found.held else None)
         if changed and not store.check:
             remove_temporaries(found.path, HOLD)
-            _write_hold(os.path.join(found.path, HOLD), held, {"reason": reason, "at": isoformat(store.clock())})
+            _write_hold(os.path.join(found.path, HOLD), wanted, isoformat(store.clock()))
+    now = store.clock()
+    told = wanted or {"reason": "", "until": "", "safety": False}
+    then = replace(
+        found,
+        held=wanted is not None,
+        hold_reason=told["reason"],
+        hold_until=told["until"],
+        safety=told["safety"],
+    )
     return Change(
         changed,
-        f"set {identifier} is {'held' if held else 'not held'}",
-        replace(found, held=held, hold_reason=reason if held else ""),
-        before={"id": identifier, "held": found.held, "reason": found.hold_reason},
-        after={"id": identifier, "held": held, "reason": reason if held else ""},
+        f"set {identifier} is {'held' if then.held_at(now) else 'not held'}",
+        then,
+        before={"id": identifier, "held": found.held_at(now), "reason": found.hold_reason, "until": found.hold_until},
+        after={"id": identifier, "held": then.held_at(now), "reason": then.hold_reason, "until": then.hold_until},
     )
 
 
-def _write_hold(path: str, held: bool, content: dict[str, str]) -> None:
-    if held:
-        publish_text(path, json.dumps(content) + "\n")
+def _wanted_hold(store: Store, found: BackupSet, hold: Hold | None) -> dict[str, Any] | None:
+    """What is to be known of the hold of a set, None when nothing."""
+    now = store.clock()
+    if hold is not None:
+        until = isoformat(now + timedelta(seconds=hold.seconds)) if hold.seconds is not None else ""
+        return {"reason": hold.reason, "until": until, "safety": hold.safety or found.safety}
+    if not found.safety:
+        return None
+    return _held_as(found) if not found.held_at(now) else {**_held_as(found), "until": isoformat(now)}
+
+
+def _held_as(found: BackupSet) -> dict[str, Any]:
+    return {"reason": found.hold_reason, "until": found.hold_until, "safety": found.safety}
+
+
+def _write_hold(path: str, content: dict[str, Any] | None, at: str) -> None:
+    if content is not None:
+        publish_text(path, json.dumps({**content, "at": at}) + "\n")
     else:
         os.unlink(path)
         sync_folder(os.path.dirname(path))

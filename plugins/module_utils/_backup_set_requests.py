@@ -21,6 +21,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
     Change,
     Contents,
+    Hold,
     Store,
     abandon_set,
     complete_set,
@@ -30,6 +31,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes imp
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_judgements import judge_set
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_schedule import due_level, parse_periods
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_verification import (
     Expectations,
     check_bytes,
@@ -78,8 +80,8 @@ def _steps(
         "abandoned": lambda: abandon_set(store, identifier, owner, params["force"]),
         "judged": lambda: judge_set(store, identifier, params["level"], params["findings"], digests=params["digests"]),
         "drilled": lambda: judge_set(store, identifier, DRILL_LEVEL, params["findings"], params["drill"]),
-        "held": lambda: hold_set(store, identifier, True, params["reason"]),
-        "unheld": lambda: hold_set(store, identifier, False, ""),
+        "held": lambda: hold_set(store, identifier, Hold(params["reason"], _age(params, "hold_for"), params["safety"])),
+        "unheld": lambda: hold_set(store, identifier, None),
         "absent": lambda: remove_set(store, identifier, params["force"]),
     }
 
@@ -151,7 +153,8 @@ def check(store: Store, params: Mapping[str, Any]) -> Look:
         check_newest(found, store, sets, _expectations(params))
     due = 0 if chosen is None or periods is None else due_level(chosen, sets, periods, store.clock())
     if chosen is not None and (periods is None or due):
-        check_bytes(found, chosen)
+        with reading(chosen.path):
+            check_bytes(found, chosen)
     return Look(found.findings, _told(chosen, store), due)
 
 

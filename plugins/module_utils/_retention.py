@@ -5,7 +5,8 @@
 
 Each rule keeps the newest verified set of each of the last so many hours, days, weeks, months or years that have one,
 in UTC; a set that any rule wants stays. What was never proved fills no place, so that a row of broken backups cannot
-push the last good one out.
+push the last good one out. Nor does a safety set of a recovery: it holds what was to be replaced, for as long as it is
+held.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ class Policy:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a set stays, and why."""
+    """Whether a set stays, and why. One that is ``in_use`` would go else."""
 
     entry: BackupSet
     keep: bool
     reason: str
+    in_use: bool = False
 
 
 def plan(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> list[Decision]:
@@ -75,8 +77,9 @@ def plan(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> list[Decis
     for entry in done:
         if entry.age(now) < -CLOCK_TOLERANCE:
             wanted[entry.id].append("it is dated in the future: see the clock of this host")
-        if entry.held:
-            wanted[entry.id].append(f"held ({entry.hold_reason or 'no reason given'})")
+        if entry.held_at(now):
+            until = f" until {entry.hold_until}" if entry.hold_until else ""
+            wanted[entry.id].append(f"held{until} ({entry.hold_reason or 'no reason given'})")
     for identifier, reason in [*_best(dated), *_by_rules(dated, policy)]:
         wanted[identifier].append(reason)
     return [
@@ -86,7 +89,9 @@ def plan(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> list[Decis
 
 def _best(sets: Sequence[BackupSet]) -> Iterator[tuple[str, str]]:
     """What recovery needs, whatever the rules say, and what is not yet replaced by anything better."""
-    good, proved, drilled = newest(sets, "complete"), newest(sets, "verified"), newest(sets, "drilled")
+    usual = [entry for entry in sets if not entry.safety]
+    proved = newest(usual, "verified") or newest(sets, "verified")
+    good, drilled = newest(sets, "complete"), newest(sets, "drilled")
     if proved is not None:
         yield proved.id, "the newest verified one"
     elif good is not None:
@@ -101,7 +106,7 @@ def _best(sets: Sequence[BackupSet]) -> Iterator[tuple[str, str]]:
 
 def _by_rules(sets: Sequence[BackupSet], policy: Policy) -> Iterator[tuple[str, str]]:
     """What the rules keep of the verified sets, newest first."""
-    verified = [entry for entry in sets if entry.state == "verified"]
+    verified = [entry for entry in sets if entry.state == "verified" and not entry.safety]
     for number, entry in enumerate(verified[: policy.last], start=1):
         yield entry.id, f"last ({number} of {policy.last})"
     for rule, place_of in _PLACES.items():
@@ -121,6 +126,8 @@ def _by_rules(sets: Sequence[BackupSet], policy: Policy) -> Iterator[tuple[str, 
 
 
 def _why_not(entry: BackupSet, sets: Sequence[BackupSet]) -> str:
+    if entry.safety:
+        return "it is a safety set, and its hold is over"
     if entry.state == "verified":
         return "no rule keeps it"
     proved = newest(sets, "verified")

@@ -16,6 +16,8 @@ description:
   - A set that was never proved fills no place. It stays until a newer one is verified, and so does one that failed.
   - Held sets, the newest verified one (when none is verified the newest complete one) and the newest one that was
     restored in a drill always stay. So does a set that is dated in the future. Without any rule nothing is removed.
+  - Safety sets of recoveries fill no place. They go when their hold is over and another set is verified.
+  - A set that a drill, a copy, a verification or a restore reads in this moment stays, and goes with a later run.
   - A set loses its name before its files are removed. A run that was killed leaves nothing that could be taken for a
     set, and the next one goes on where it stopped.
 notes:
@@ -139,6 +141,11 @@ removed:
   contains: *set
 resumed:
   description: Ids of sets that an earlier run began to remove.
+  returned: success and O(state=applied)
+  type: list
+  elements: str
+in_use:
+  description: Ids of sets that would go, and stay because somebody reads them.
   returned: success and O(state=applied)
   type: list
   elements: str

@@ -56,9 +56,9 @@ options:
       - V(checked) verifies level 1 of a set. Without O(id) this is the newest set, and it is judged too whether it is
         there, young enough, with all its parts, and as large as its predecessors.
       - V(found) returns the sets and who holds the lock. O(id), O(accept_state), O(max_age) and O(before) say which.
-      - V(held) protects a set from removal, V(unheld) ends that.
+      - V(held) protects a set from removal, for O(hold_for) or until V(unheld) ends that.
       - V(absent) removes one set. It refuses a held one, the newest verified one (when none is verified the newest
-        complete one), and the newest drilled one, unless O(force=true).
+        complete one), the newest drilled one, and one that somebody reads now, unless O(force=true).
     type: str
     choices: [open, complete, abandoned, judged, drilled, checked, found, held, unheld, absent]
     required: true
@@ -196,6 +196,16 @@ options:
     description: Why a set is held, for O(state=held).
     type: str
     default: ""
+  hold_for:
+    description:
+      - For how long from now on a set is held, for O(state=held). Without it until somebody ends it. A duration.
+    type: str
+  safety:
+    description:
+      - With O(state=held) that the set holds what a recovery was to replace. It stays known as that, also when it is
+        not held any more, fills no place of any rule of M(upkeep.ops.backup_retention), and goes once its hold is over.
+    type: bool
+    default: false
   force:
     description: Remove with O(state=absent) or abandon what is protected otherwise.
     type: bool
@@ -270,6 +280,15 @@ EXAMPLES = r"""
     state: held
     id: "{{ checked.set.id }}"
     reason: before the great migration
+
+- name: Keep what a recovery replaces for a week
+  upkeep.ops.backup_set:
+    root: /var/backups/upkeep
+    state: held
+    id: "{{ checked.set.id }}"
+    reason: before the recovery of the night
+    hold_for: 7d
+    safety: true
 
 - name: Find the newest verified set from before something went wrong
   upkeep.ops.backup_set:
@@ -413,8 +432,14 @@ set:
       description: Whether it is protected from removal.
       type: bool
     hold_reason:
-      description: Why.
+      description: Why it is or was.
       type: str
+    hold_until:
+      description: When its hold ends, or has ended by itself; empty when it does not.
+      type: str
+    safety:
+      description: Whether it is a safety set of a recovery.
+      type: bool
     problem:
       description: Why it failed; empty when it did not.
       type: str
@@ -541,6 +566,8 @@ _ARGUMENTS = {
     "required_parts": {"type": "list", "elements": "str", "default": []},
     "max_shrink": {"type": "float", "default": 50},
     "reason": {"type": "str", "default": ""},
+    "hold_for": {"type": "str"},
+    "safety": {"type": "bool", "default": False},
     "force": {"type": "bool", "default": False},
     "fail_on": FAIL_ON_OPTION,
 }

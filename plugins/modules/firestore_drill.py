@@ -151,6 +151,7 @@ import socket
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import Operation
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import CONNECTION_OPTIONS, Target
@@ -212,7 +213,8 @@ def drill(module: AnsibleModule, found: FindingsBuilder) -> Drill:
             progress(operation.bytes, operation.bytes_expected or None)
 
         start = secrets.randbelow(1 << 32)
-        return Driller(order, names, access, found, utc_now(), start, tell).drill(module.check_mode)
+        with reading(order.record):
+            return Driller(order, names, access, found, utc_now(), start, tell).drill(module.check_mode)
 
 
 if __name__ == "__main__":

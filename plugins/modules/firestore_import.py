@@ -220,6 +220,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import AdminApi, LiveCounts, Operation
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
@@ -272,7 +273,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**run(module))
+        with reading(module.params["path"]):
+            answer = run(module)
+        module.exit_json(**answer)
     except ImportFailedError as error:
         module.fail_json(msg=str(error), **(error.told or {}))
     except (

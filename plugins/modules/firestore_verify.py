@@ -114,6 +114,7 @@ verification:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import LiveCounts
@@ -160,8 +161,9 @@ def main() -> None:
             return bucket_opener(storage_client(target), bucket, target.storage_url, options["timeout"])
 
         live = Live(lambda moment: LiveCounts(target, options["timeout"], moment), options["live_tolerance"])
-        record = read_record(options["path"])
-        verification = verify_record(record, subject, options["level"], open_bucket, found, live)
+        with reading(options["path"]):
+            record = read_record(options["path"])
+            verification = verify_record(record, subject, options["level"], open_bucket, found, live)
     except (RecordError, OSError) as error:
         hint = "Do not restore it from this set; take a new one"
         found.add("export_metadata", subject, "critical", str(error), hint=hint)

@@ -319,6 +319,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError
@@ -385,7 +386,8 @@ def main() -> None:
     builder = FindingsBuilder(utc_now())
     answer: dict[str, Any] = {}
     try:
-        answer = drilled(module, builder) if module.params["state"] == "drilled" else restored(module, builder)
+        with reading(module.params["path"]):
+            answer = drilled(module, builder) if module.params["state"] == "drilled" else restored(module, builder)
     except _ERRORS as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -193,6 +193,7 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
 from ansible_collections.upkeep.ops.plugins.module_utils._memory import keep_large_blocks
@@ -247,7 +248,8 @@ def main() -> None:
     )
     builder = FindingsBuilder(utc_now())
     try:
-        verification = verify(order, lambda: load("redis"), builder, Patience(options["timeout"]))
+        with reading(order.path):
+            verification = verify(order, lambda: load("redis"), builder, Patience(options["timeout"]))
     except MissingDependencyError as error:
         module.fail_json(msg=str(error))
     except StoppedError as error:

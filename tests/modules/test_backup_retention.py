@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.examples import run_examples
-from tests.harness import run_module
+from tests.harness import run_module, start_module
+from tests.platform.parts.redis import RedisServer
 
 FINDING = {"check": "snapshot_load", "subject": "redis:cache", "status": "ok", "summary": "loaded"}
 
@@ -113,6 +117,89 @@ def test_where_an_export_is_stays_known_until_it_is_removed(sets: Sets) -> None:
     assert run_module("backup_retention", finished)["changed"]
     assert not run_module("backup_retention", finished)["changed"]
     assert sets.names() == [".mutex", newest]
+
+
+def test_a_set_stays_while_a_drill_that_was_stopped_midway_reads_it(
+    sets: Sets, seeded_redis: RedisServer, tmp_path: Path
+) -> None:
+    old = sets.make(5)
+    sets.make(1)
+    snapshot = sets.root / old / "redis/seeded.rdb"
+    assert run_module("redis_snapshot", {**seeded_redis.connection(), "dest": str(snapshot)})["changed"]
+    # It comes as far as the start of its private server, and waits there.
+    begun, go_on, slow = (tmp_path / name for name in ("begun", "go-on", "slow-redis"))
+    slow.write_text(f'#!/bin/sh\ntouch {begun}\nuntil [ -e {go_on} ]; do sleep 0.05; done\nexec redis-server "$@"\n')
+    slow.chmod(0o755)
+    options = {"state": "drilled", "path": str(snapshot), "server_binary": str(slow), "scratch_dir": str(tmp_path)}
+    drill = start_module("redis_restore", options)
+    try:
+        while not begun.exists():
+            assert drill.poll() is None, drill.communicate()
+            time.sleep(0.02)
+        drill.send_signal(signal.SIGSTOP)
+        would, did = sets.retain(check=True, last=1), sets.retain(last=1)
+        for answer in (would, did):
+            assert (answer["removed"], answer["in_use"], answer["changed"]) == ([], [old], False)
+            assert answer["kept"][1]["reason"].startswith("a drill, a copy, a verification or a restore reads it now")
+        refused = run_module("backup_set", {"root": str(sets.root), "state": "absent", "id": old})
+        assert refused["failed"] and f"set {old} is in use" in refused["msg"]
+    finally:
+        go_on.touch()
+        drill.send_signal(signal.SIGCONT)
+    output, errors = drill.communicate(timeout=60)
+    assert drill.returncode == 0, f"the drill came to its end: {output}{errors}"
+    assert [entry["id"] for entry in sets.retain(last=1)["removed"]] == [old], "and then the set goes"
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("redis_restore", {"state": "drilled", "path": "{set}/redis/cache.rdb"}),
+        ("redis_restore", {"state": "restored", "path": "{set}/redis/cache.rdb", "login_port": 1}),
+        ("redis_verify", {"path": "{set}/redis/cache.rdb", "level": 2}),
+        ("firestore_verify", {"path": "{set}/redis/cache.rdb", "project": "demo"}),
+        ("firestore_import", {"path": "{set}/redis/cache.rdb", "project": "demo"}),
+        ("firestore_drill", {"root": "{root}", "id": "{id}", "path": "redis/cache.rdb", "project": "demo"}),
+        ("backup_copy", {"root": "{root}", "destination": "{root}/../copies", "id": "{id}"}),
+        ("backup_set", {"root": "{root}", "state": "checked", "id": "{id}"}),
+    ],
+    ids=["drill", "restore", "verify", "verify-firestore", "import", "drill-firestore", "copy", "check"],
+)
+def test_who_reads_a_set_locks_it_before(sets: Sets, module: str, options: dict[str, Any]) -> None:
+    """While the set is being removed they all wait for that, which shows that they ask for the lock."""
+    made = sets.make(1)
+    words = {"root": sets.root, "set": sets.root / made, "id": made}
+    given = {key: value.format(**words) if isinstance(value, str) else value for key, value in options.items()}
+    with (sets.root / made / "manifest.json").open() as manifest:
+        fcntl.flock(manifest, fcntl.LOCK_EX)
+        reader = start_module(module, given)
+        try:
+            while not waits_for_a_lock(reader.pid):
+                assert reader.poll() is None, reader.communicate()
+                time.sleep(0.02)
+        finally:
+            reader.kill()
+            reader.communicate()
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    """As the kernel tells it: a second line with an arrow for each lock that is waited for."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(words[1:3] == ["->", "FLOCK"] and words[4:6] == ["READ", str(pid)] for words in lines)
+
+
+def test_a_hold_for_some_time_ends_by_itself_and_a_safety_set_fills_no_place(sets: Sets) -> None:
+    ordinary, safety, newest = sets.make(3), sets.make(2), sets.make(1)
+    held = sets.set("held", id=safety, reason="recovery", hold_for="7d", safety=True)["set"]
+    assert held["held"] and held["safety"] and held["hold_until"] > f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    kept = {entry["id"]: entry["reason"] for entry in sets.retain(last=2)["kept"]}
+    assert set(kept) == {ordinary, safety, newest} and kept[ordinary] == "last (2 of 2)"
+    assert kept[safety] == f"held until {held['hold_until']} (recovery)"
+    sets.set("held", id=safety, reason="recovery", hold_for="0s")
+    found = sets.set("found", id=safety)["set"]
+    assert (found["held"], found["safety"], found["hold_reason"]) == (False, True, "recovery")
+    (gone,) = sets.retain(last=2)["removed"]
+    assert gone["id"] == safety and gone["reason"] == "it is a safety set, and its hold is over"
 
 
 @pytest.mark.parametrize(

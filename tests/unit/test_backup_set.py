@@ -27,6 +27,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
     Change,
     Contents,
+    Hold,
     Store,
     abandon_set,
     complete_set,
@@ -493,19 +494,32 @@ def test_the_set_of_another_run_is_abandoned_only_with_force(house: House) -> No
 
 def test_hold_and_unhold(house: House) -> None:
     done = house.make()
-    assert hold_set(house.store(check=True), done.id, True, "migration").changed
+    assert hold_set(house.store(check=True), done.id, Hold("migration")).changed
     assert not house.get(done.id).held
-    assert hold_set(house.store(), done.id, True, "migration").changed
+    assert hold_set(house.store(), done.id, Hold("migration")).changed
     assert (house.get(done.id).held, house.get(done.id).hold_reason) == (True, "migration")
-    assert not hold_set(house.store(), done.id, True, "migration").changed
-    assert not hold_set(house.store(check=True), done.id, True, "migration").changed
-    assert hold_set(house.store(), done.id, True, "audit").changed
-    assert hold_set(house.store(check=True), done.id, False, "").changed
-    assert hold_set(house.store(), done.id, False, "").changed
-    assert not hold_set(house.store(), done.id, False, "").changed
+    assert not hold_set(house.store(), done.id, Hold("migration")).changed
+    assert not hold_set(house.store(check=True), done.id, Hold("migration")).changed
+    assert hold_set(house.store(), done.id, Hold("audit")).changed
+    assert hold_set(house.store(check=True), done.id, None).changed
+    assert hold_set(house.store(), done.id, None).changed
+    assert not hold_set(house.store(), done.id, None).changed
     assert not house.get(done.id).held
     with pytest.raises(BackupSetError, match="there is no set"):
-        hold_set(house.store(), "20250101T000000Z", True, "")
+        hold_set(house.store(), "20250101T000000Z", Hold(""))
+
+
+def test_a_hold_ends_by_itself_and_a_safety_set_stays_known_as_one(house: House) -> None:
+    done = house.make()
+    hold_set(house.store(), done.id, Hold("recovery", 3600, safety=True))
+    now = house.now
+    held = house.get(done.id)
+    assert held.held_at(now + timedelta(seconds=3599)) and not held.held_at(now + timedelta(seconds=3600))
+    assert not hold_set(house.store(), done.id, Hold("recovery", 3600)).changed
+    assert hold_set(house.store(check=True), done.id, None).after["held"] is False
+    ended = hold_set(house.store(), done.id, None)
+    assert ended.changed and not hold_set(house.store(), done.id, None).changed
+    assert house.get(done.id).safety and not house.get(done.id).held_at(now)
 
 
 def test_remove_takes_one_named_set_once(house: House) -> None:
@@ -534,7 +548,7 @@ def test_the_set_that_recovery_would_choose_is_removed_only_with_force(house: Ho
 def test_a_held_set_and_an_unfinished_one_are_not_removed(house: House) -> None:
     old = house.make()
     house.make()
-    hold_set(house.store(), old.id, True, "audit")
+    hold_set(house.store(), old.id, Hold("audit"))
     with pytest.raises(BackupSetError, match=r"is held \(audit\)"):
         remove_set(house.store(), old.id, force=False)
     opened = house.open()
@@ -548,7 +562,7 @@ def test_a_held_set_and_an_unfinished_one_are_not_removed(house: House) -> None:
 
 def test_an_untouched_set_is_ok_in_everything(house: House) -> None:
     done = house.make(verified=True)
-    hold_set(house.store(), done.id, True, "")
+    hold_set(house.store(), done.id, Hold(""))
     found = house.bytes_of(done.id)
     assert {key: entry.status for key, entry in found.items()} == {
         ("backup_manifest", "backup"): "ok",

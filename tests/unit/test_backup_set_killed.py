@@ -18,6 +18,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_retention impor
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import read_sets
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import (
     Contents,
+    Hold,
     Store,
     abandon_set,
     complete_set,
@@ -134,7 +135,7 @@ def assert_whole(root: Path) -> None:
         pytest.param([begin, fill], complete, 20, id="complete"),
         pytest.param([begin, fill], lambda where: abandon_set(where, OPEN, "a", False), 6, id="abandon"),
         pytest.param([begin, fill, complete], lambda where: judge_set(where, OPEN, 2, FINDINGS), 4, id="judge"),
-        pytest.param([begin, fill, complete], lambda where: hold_set(where, OPEN, True, "x"), 4, id="hold"),
+        pytest.param([begin, fill, complete], lambda where: hold_set(where, OPEN, Hold("x")), 4, id="hold"),
         pytest.param([begin, fill, complete], lambda where: remove_set(where, OPEN, True), 8, id="remove"),
     ],
 )

@@ -15,11 +15,14 @@ NOW = datetime(2026, 11, 23, 3, tzinfo=timezone.utc)
 DAY = 86400.0
 
 
-def made(hours: float, state: str = "verified", *, held: bool = False, drilled: bool = False) -> BackupSet:
+def made(
+    hours: float, state: str = "verified", *, held: bool = False, drilled: bool = False, until: str = ""
+) -> BackupSet:
     """A set of so many hours ago."""
     identifier = set_id(NOW - timedelta(hours=hours))
     # A drill that passed verifies its set, and one that failed fails it.
-    return BackupSet(identifier, "", state, held=held, drilled_at="then" if drilled and state == "verified" else "")
+    drilled_at = "then" if drilled and state == "verified" else ""
+    return BackupSet(identifier, "", state, held=held, drilled_at=drilled_at, hold_until=until, safety=bool(until))
 
 
 def kept(sets: list[BackupSet], **rules: Any) -> list[str]:
@@ -98,6 +101,13 @@ def test_the_newest_of_each_place_is_the_one_that_stays() -> None:
     assert [f"{day:%m-%d %H}" for day in days] == ["11-23 03", "11-22 23", "11-21 23"]
     weeks = [moment_of(identifier) for identifier in kept(sets, weekly=2)]
     assert [f"{week:%a %H}" for week in weeks] == ["Mon 03", "Sun 23"]
+
+
+def test_a_safety_set_stays_for_its_time_only_and_takes_the_place_of_none() -> None:
+    of_the_night, over = made(10), made(2, held=True, until="2026-11-23T02:59:00Z")
+    lasting = made(1, held=True, until="2026-11-23T03:01:00Z")
+    assert kept([of_the_night, over, lasting], daily=1, last=1) == [lasting.id, of_the_night.id]
+    assert kept([over], last=1) == [over.id], "it is better than nothing"
 
 
 def test_within_is_counted_from_the_newest_and_not_from_today() -> None:
