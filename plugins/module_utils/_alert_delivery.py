@@ -11,20 +11,15 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact, Message
+from ansible_collections.upkeep.ops.plugins.module_utils._alerts import Contact
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError, load
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding, FindingsBuilder
 
 _TYPES = {"ok": "success", "warning": "warning", "unknown": "warning", "critical": "failure"}
 
 
-def deliver(message: Message) -> list[dict[str, Any]]:
-    """Bring one message to all targets of its contact."""
-    return deliver_text(message.contact, message.title, message.body, message.status)
-
-
-def deliver_text(contact: Contact, title: str, body: str, status: str) -> list[dict[str, Any]]:
-    """Bring a text to all targets of a contact."""
+def deliver(contact: Contact, title: str, body: str, status: str) -> list[dict[str, Any]]:
+    """Bring a message to all targets of a contact; each attempt is told."""
     deliveries = []
     for url in contact.urls:
         try:
@@ -37,7 +32,7 @@ def deliver_text(contact: Contact, title: str, body: str, status: str) -> list[d
 
 def tell(contact: Contact, title: str, body: str) -> str:
     """Tell one contact something that is no alert; returns an empty text once a target took it, or why none did."""
-    attempts = deliver(Message(contact, title, body))
+    attempts = deliver(contact, title, body, "ok")
     if any(item["delivered"] for item in attempts):
         return ""
     return "; ".join(f"{item['target']}: {item['error']}" for item in attempts) or "it has no urls"

@@ -23,6 +23,7 @@ author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
   - upkeep.ops._checks
+  - upkeep.ops._contacts
 attributes:
   check_mode:
     support: full
@@ -45,47 +46,10 @@ options:
     type: dict
     required: true
   contacts:
-    description: Who may be told. A contact without C(urls) is never told anything by this module.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description:
-          - Name of the contact; what it was told is remembered under it. A second contact of the same name is told
-            under that name with a number, and noted as a finding.
-        type: str
-        required: true
-      group:
-        description: Technical, business or vendor. For people; it decides nothing.
-        type: str
-      email:
-        description: Address of the contact. For people; messages go to O(contacts[].urls).
-        type: str
-      urls:
-        description: Targets, each an Apprise URL such as V(mailtos://...), V(slack://...), or V(file:///var/log/alerts.log).
-        type: list
-        elements: str
-        default: []
-      severities:
-        description: Which statuses the contact is told of.
-        type: list
-        elements: str
-        choices: [warning, unknown, critical]
-        default: [critical, unknown]
-      areas:
-        description:
-          - Which procedures the contact is told of, by their names or by their areas.
-          - Areas are V(services), V(database), V(security), V(performance), V(platform), and V(all).
-        type: list
-        elements: str
-        default: [all]
-      stages:
-        description: Which stages of an incident the contact is told of, by M(upkeep.ops.incident_notice).
-        type: list
-        elements: str
-        choices: [assess, contain, recover, closed]
-        default: []
+    description:
+      - Who may be told. A contact without C(urls) is never told anything by this module.
+      - What a contact was told is remembered under its name. A second contact of the same name is told under that name
+        with a number, and noted as a finding.
   reminder_after:
     description: After which time a lasting problem is told again, such as V(24h). V(0) means never.
     type: str
@@ -294,7 +258,11 @@ def send_due(
     except (HistoryError, ValueError) as error:
         module.fail_json(msg=f"alerts cannot be decided: {error}")
     # Sent outside the transaction: a slow target must not lock the history.
-    sent = [] if module.check_mode else [(message, deliver(message)) for message in messages]
+    sent = (
+        []
+        if module.check_mode
+        else [(message, deliver(message.contact, message.title, message.body, message.status)) for message in messages]
+    )
     deliveries = [item for _message, items in sent for item in items]
     findings = judge(contacts, run, deliveries, now)
     if module.check_mode:

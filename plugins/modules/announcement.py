@@ -16,6 +16,7 @@ author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
   - upkeep.ops._checks
+  - upkeep.ops._contacts
 attributes:
   check_mode:
     support: full
@@ -31,42 +32,6 @@ requirements:
 options:
   contacts:
     description: Who may be told, as in C(upkeep_contacts). Those without C(urls) are not.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the contact.
-        type: str
-        required: true
-      group:
-        description: Technical, business or vendor. For people; it decides nothing.
-        type: str
-      email:
-        description: Address of the contact. For people; messages go to O(contacts[].urls).
-        type: str
-      urls:
-        description: Targets, each an Apprise URL, or V(file:///path).
-        type: list
-        elements: str
-        default: []
-      severities:
-        description: Which statuses the contact is told of.
-        type: list
-        elements: str
-        choices: [warning, unknown, critical]
-        default: [critical, unknown]
-      areas:
-        description: Which areas the contact is told of.
-        type: list
-        elements: str
-        default: [all]
-      stages:
-        description: Which stages of an incident the contact is told of, by M(upkeep.ops.incident_notice).
-        type: list
-        elements: str
-        choices: [assess, contain, recover, closed]
-        default: []
   area:
     description: Contacts that have this among their C(areas), or V(all), are told.
     type: str
@@ -120,7 +85,7 @@ told:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import deliver_text, judge
+from ansible_collections.upkeep.ops.plugins.module_utils._alert_delivery import deliver, judge
 from ansible_collections.upkeep.ops.plugins.module_utils._alerts import contact_from, distinct
 from ansible_collections.upkeep.ops.plugins.module_utils._module import (
     CONTACT_OPTIONS,
@@ -151,7 +116,7 @@ def main() -> None:
     sent = []
     if not module.check_mode:
         for contact in contacts:
-            sent += deliver_text(contact, params["title"], params["text"], params["status"])
+            sent += deliver(contact, params["title"], params["text"], params["status"])
     reached = {delivery["contact"] for delivery in sent if delivery["delivered"]}
     told = [contact.name for contact in contacts if module.check_mode or contact.name in reached]
     exit_with_findings(module, judge(contacts, {"status": "ok"}, sent, utc_now()), changed=bool(told), told=told)

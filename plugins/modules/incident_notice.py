@@ -17,6 +17,7 @@ author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
   - upkeep.ops._checks
+  - upkeep.ops._contacts
 attributes:
   check_mode:
     support: full
@@ -49,42 +50,6 @@ options:
   contacts:
     description:
       - The contacts of the catalogue. A contact without C(urls) or without C(stages) is told nothing by this module.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the contact.
-        type: str
-        required: true
-      group:
-        description: Technical, business or vendor. For people; it decides nothing.
-        type: str
-      email:
-        description: Address of the contact. For people; messages go to O(contacts[].urls).
-        type: str
-      urls:
-        description: Targets as M(upkeep.ops.alert) takes them.
-        type: list
-        elements: str
-        default: []
-      severities:
-        description: Of incidents of which severities the contact is told.
-        type: list
-        elements: str
-        choices: [warning, unknown, critical]
-        default: [critical, unknown]
-      areas:
-        description: What the contact is alerted of. It decides nothing here.
-        type: list
-        elements: str
-        default: [all]
-      stages:
-        description: Which stages of an incident the contact is told of.
-        type: list
-        elements: str
-        choices: [assess, contain, recover, closed]
-        default: []
   lines:
     description: What this stage found or did, for the message.
     type: list

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.bench.common import Row, quantity, timed
 from tests.bench.platform import DOCUMENTS, KEYS, FilledPlatform
 from tests.platform.miniature import BUCKET, PROJECT
 from tests.platform.parts import firestore
+from tests.platform.parts.gcloud import Gcloud
 from tests.platform.parts.redis import SECOND_DATABASE
 
 #: Seconds in which an outage is to be over, as the objective says.
@@ -35,8 +36,8 @@ GROUPS = ("users", "orders", "items", "sessions")
 
 def rows() -> list[Row]:
     """Both, once each; takes about five minutes."""
-    if shutil.which("gcloud") is None:
-        raise SystemExit("emergency_recovery: gcloud is not on PATH (package google-cloud-cli)")
+    if missing := Gcloud.missing():
+        raise SystemExit(f"emergency_recovery: {missing}")
     with tempfile.TemporaryDirectory(prefix="upkeep-bench-") as name:
         bench = FilledPlatform(Path(name))
         try:
@@ -104,6 +105,9 @@ class _ByHand:
         self._folder = bench.demo / "by-hand"
         self._folder.mkdir()
         self._redis = self._platform.redis
+        self._gcloud = partial(
+            Gcloud(self._platform.bridge.url, PROJECT, self._folder / "gcloud").firestore, timeout=LIMIT
+        )
         self.steps: dict[str, float] = {}
 
     @property
@@ -162,7 +166,7 @@ class _ByHand:
 
     def _loaded(self) -> bool:
         with contextlib.suppress(subprocess.CalledProcessError):
-            return "loading:0" in self._redis.cli("info", "persistence")
+            return "loading:0" in self._redis.cli("info", "persistence").splitlines()  # async_loading is another
         return False
 
     def _restore_firestore(self) -> None:
@@ -174,7 +178,7 @@ class _ByHand:
 
     def _finished(self) -> None:
         """bulk-delete returns at once; import before its end would lose documents."""
-        while not all(operation.get("done") for operation in self._gcloud("operations", "list")):
+        while not all(operation.get("done") for operation in self._gcloud("operations", "list") or []):
             time.sleep(0.5)
 
     def _count(self) -> int:
@@ -183,15 +187,3 @@ class _ByHand:
         counts = [database.collection_group(group).count().get()[0][0].value for group in GROUPS]
         database.close()
         return int(sum(counts))
-
-    def _gcloud(self, *arguments: str) -> Any:
-        environment = {
-            **os.environ,
-            "CLOUDSDK_API_ENDPOINT_OVERRIDES_FIRESTORE": f"{self._platform.bridge.url}/",
-            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-            "CLOUDSDK_CONFIG": str(self._folder / "gcloud"),
-        }
-        command = ["gcloud", "firestore", *arguments, f"--project={PROJECT}", "--format=json", "--quiet"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout or "[]")

@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from tests.examples import run_examples
 from tests.fixtures.firestore import DATABASE, PROJECT, FirestoreStandIn
 from tests.harness import run_module
 from tests.platform.parts.firestore import digest, seed
+from tests.platform.parts.gcloud import Gcloud
 
 
 def ask(firestore: FirestoreStandIn, name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
@@ -85,21 +82,9 @@ def test_a_protected_database_stays(firestore: FirestoreStandIn) -> None:
 
 @pytest.mark.slow
 def test_gcloud_sees_the_same(firestore: FirestoreStandIn, tmp_path: Path) -> None:
-    gcloud = shutil.which("gcloud")
-    if gcloud is None:
-        pytest.skip("gcloud is not on PATH")
-    environment = {
-        **os.environ,
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_FIRESTORE": f"{firestore.bridge.url}/",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-        "CLOUDSDK_CONFIG": str(tmp_path),
-    }
-
-    def run(*arguments: str) -> Any:
-        command = [gcloud, "firestore", *arguments, f"--project={PROJECT}", "--format=json", "--quiet"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout or "null")
+    if missing := Gcloud.missing():
+        pytest.skip(missing)
+    run = Gcloud(firestore.bridge.url, PROJECT, tmp_path).firestore
 
     ours, theirs = firestore.new_database(), firestore.new_database()
     ask(firestore, ours, location="eur3")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -25,6 +23,7 @@ from tests.examples import run_examples
 from tests.fixtures.firestore import BUCKET, DATABASE, PROJECT, FirestoreStandIn
 from tests.harness import run_module, start_module
 from tests.platform.parts.firestore import digest
+from tests.platform.parts.gcloud import Gcloud
 
 #: For tasks that never come as far as the bucket.
 NOWHERE = f"gs://{BUCKET}/nowhere"
@@ -182,22 +181,10 @@ def test_mistakes_are_named(firestore: FirestoreStandIn, change: dict[str, str],
 @pytest.mark.slow
 def test_gcloud_finds_the_same(firestore: FirestoreStandIn, tmp_path: Path) -> None:
     """An independent client of the Admin API: what it exports, this module finds good, and the other way round."""
-    gcloud = shutil.which("gcloud")
-    if gcloud is None:
-        pytest.skip("gcloud is not on PATH")
     theirs, ours = firestore.new_folder(), firestore.new_folder()
-    environment = {
-        **os.environ,
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_FIRESTORE": f"{firestore.bridge.url}/",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-        "CLOUDSDK_CONFIG": str(tmp_path),
-    }
-
-    def run(*arguments: str) -> Any:
-        command = [gcloud, "firestore", *arguments, f"--project={PROJECT}", "--format=json", "--quiet"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    if missing := Gcloud.missing():
+        pytest.skip(missing)
+    run = Gcloud(firestore.bridge.url, PROJECT, tmp_path).firestore
 
     run("export", theirs)
     found = export(firestore, theirs)

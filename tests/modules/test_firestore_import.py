@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from tests.examples import run_examples
 from tests.fixtures.firestore import BUCKET, DATABASE, PROJECT, FirestoreStandIn
 from tests.harness import run_module, start_module
 from tests.platform.parts.firestore import client, digest
+from tests.platform.parts.gcloud import Gcloud
 
 
 @pytest.fixture(scope="module")
@@ -291,21 +289,9 @@ def test_examples_work(firestore: FirestoreStandIn, exported: str, in_groups: st
 
 @pytest.mark.slow
 def test_gcloud_sees_the_same(firestore: FirestoreStandIn, exported: str, target: str, tmp_path: Path) -> None:
-    gcloud = shutil.which("gcloud")
-    if gcloud is None:
-        pytest.skip("gcloud is not on PATH")
-    environment = {
-        **os.environ,
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_FIRESTORE": f"{firestore.bridge.url}/",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-        "CLOUDSDK_CONFIG": str(tmp_path),
-    }
-
-    def run(*arguments: str) -> Any:
-        command = [gcloud, "firestore", *arguments, f"--project={PROJECT}", "--format=json", "--quiet"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    if missing := Gcloud.missing():
+        pytest.skip(missing)
+    run = Gcloud(firestore.bridge.url, PROJECT, tmp_path).firestore
 
     operation = load(firestore, exported, target)["import"]["operation"]
     told = run("operations", "describe", operation)
