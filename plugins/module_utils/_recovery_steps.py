@@ -58,17 +58,21 @@ def back(steps: Sequence[Mapping[str, Any]], entries: Iterable[Mapping[str, Any]
 
 
 def figures(recovery: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds: the recovery in all, how long the platform was held, and how much older the data is."""
+    """Seconds: the recovery in all, how long the platform was held, and how much older the data is.
+
+    It is held from the moment at which it was closed, or without gateways the first thing was touched.
+    """
     entries, plan = recovery["entries"], recovery["plan"]
     if not recovery["ended_at"] or not entries:
         return {}
     last = parse_time(entries[-1]["at"])
     told = {"rto_seconds": (last - parse_time(recovery["begun_at"])).total_seconds()}
-    held = [entry for entry in entries if entry["step"] != "safety set" and entry["phase"] == "begun"]
-    if held:
-        begun = parse_time(held[0]["at"])
-        told["downtime_seconds"] = (last - begun).total_seconds()
-        told["rpo_seconds"] = (begun - parse_time(plan["set_at"])).total_seconds()
+    closed = [entry for entry in entries if (entry["step"], entry["phase"]) == ("maintenance on", "ended")]
+    touched = [entry for entry in entries if entry["step"] != "safety set" and entry["phase"] == "begun"]
+    if touched:
+        held = parse_time((closed or touched)[0]["at"])
+        told["downtime_seconds"] = (last - held).total_seconds()
+        told["rpo_seconds"] = (held - parse_time(plan["set_at"])).total_seconds()
     return told
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.upkeep.ops.plugins.module_utils._recovery_steps import back, batches, forward, left
+from ansible_collections.upkeep.ops.plugins.module_utils._recovery_steps import back, batches, figures, forward, left
 
 BOTH = ["redis:cache", "firestore:main"]
 RUNNER = {"type": "systemd", "unit": "x"}
@@ -45,6 +45,21 @@ def test_a_step_that_was_begun_is_done_again() -> None:
     steps = forward(BOTH[:1], False, False)
     known = entries("safety set", phase="ended") + entries("restore redis:cache")
     assert [(step["name"], step["again"]) for step in left(steps, known)] == [("restore redis:cache", True)]
+
+
+def test_downtime_counts_from_the_moment_at_which_the_platform_was_closed() -> None:
+    noted = [("00", "safety set", "begun"), ("10", "safety set", "ended"), ("10", "maintenance on", "begun")]
+    noted += [("13", "maintenance on", "ended"), ("14", "restore redis:cache", "begun"), ("43", "x", "ended")]
+    told = [{"at": f"2026-01-31T14:05:{second}Z", "step": step, "phase": phase} for second, step, phase in noted]
+    recovery = {
+        "begun_at": "2026-01-31T14:04:59Z",
+        "ended_at": "2026-01-31T14:05:43Z",
+        "plan": {"set_at": "2026-01-31T14:04:13Z"},
+    }
+    seconds = {"rto_seconds": 44.0, "downtime_seconds": 30.0, "rpo_seconds": 60.0}
+    assert figures({**recovery, "entries": told}) == seconds
+    assert figures({**recovery, "entries": told[4:]})["downtime_seconds"] == 29.0
+    assert figures({**recovery, "ended_at": "", "entries": told}) == {}
 
 
 def test_services_start_after_those_that_they_need() -> None:

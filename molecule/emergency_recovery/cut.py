@@ -1,0 +1,35 @@
+"""Cuts the primary of Redis off the network in the midst of its restore: once a Sentinel is told to hold failover off.
+
+Called with the name of the container, the address and password of a Sentinel, and the folder of the journals.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import redis
+
+A_DAY = 86_400_000
+
+
+def main(container: str, address: str, password: str, journals: Path) -> None:
+    deadline = time.monotonic() + 300
+    # A shell that is there already cuts at once.
+    with subprocess.Popen(
+        ["docker", "exec", "--interactive", container, "sh"], stdin=subprocess.PIPE, text=True
+    ) as shell:
+        while not any('"restore redis:cache"' in path.read_text() for path in journals.glob("2*.json")):
+            assert time.monotonic() < deadline, "no recovery came so far"
+            time.sleep(0.05)
+        sentinel = redis.Redis(address, 26379, password=password)
+        while sentinel.sentinel_master("cache")["down-after-milliseconds"] != A_DAY:
+            assert time.monotonic() < deadline, "failover was not held off"
+            time.sleep(0.001)
+        shell.communicate("ip link set eth0 down\n", timeout=30)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], Path(sys.argv[4]))
