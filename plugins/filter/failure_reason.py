@@ -35,8 +35,12 @@ _value:
   type: str
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+#: What ansible-core puts in front of the words of a module.
+_ANSIBLES_OWN = re.compile(r"^(?:Task failed: )?(?:(?:Module|Action) failed: )?")
 
 
 def failure_reason(result: Mapping[str, Any], task: str = "") -> str:
@@ -44,7 +48,7 @@ def failure_reason(result: Mapping[str, Any], task: str = "") -> str:
     failed = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
     source = failed[0] if failed else result
     message = source.get("msg") or source.get("stderr") or source.get("censored") or "it gave no reason"
-    told = " ".join(str(message).split())
+    told = _ANSIBLES_OWN.sub("", " ".join(str(message).split()))
     return f"{task}: {told}" if task else told
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.upkeep.ops.plugins.filter.failure_message import failure_message
+from ansible_collections.upkeep.ops.plugins.filter.failure_reason import failure_reason
 from ansible_collections.upkeep.ops.plugins.filter.finding import finding
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import Finding
 
@@ -43,3 +44,9 @@ OK = finding("check", "backup", "ok", "it is so")
 def test_what_cannot_be_judged_is_an_error(findings: list[dict[str, Any]], fail_on: str) -> None:
     with pytest.raises(AnsibleFilterError, match="failure_message"):
         failure_message(findings, fail_on)
+
+
+def test_a_reason_is_in_the_words_of_the_module_alone() -> None:
+    item = {"failed": True, "msg": "Task failed: Module failed: redis://data1:6379:\n  no route"}
+    assert failure_reason({"results": [{"failed": False}, item]}, "Restore") == "Restore: redis://data1:6379: no route"
+    assert failure_reason({"msg": "the Module failed: so it is"}) == "the Module failed: so it is"
