@@ -354,7 +354,7 @@ class TestServers:
         endpoint = {"host": "127.0.0.1", "port": tls_server(None, prologue=prologue), "timeout": 0.6}
         started = time.monotonic()
         answer = check(endpoints=[{**endpoint, **({"starttls": starttls} if starttls else {})}])
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 10
         assert "not finished within 0.6 s" in bad(answer)["certificate_expiry"][1]
 
     def test_hanging_servers_do_not_add_up(
@@ -364,7 +364,7 @@ class TestServers:
         endpoints = [{"host": "localhost", "port": quick}] + [{"host": "127.0.0.1", "port": slow}] * 10
         started = time.monotonic()
         answer = check(endpoints=endpoints, timeout=1, ca_certs=str(certificate_authority.root_file))
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 6  # one after the other would take 10 s
         assert answer["certificates"][0]["serial"] == good.serial()
 
 

@@ -197,7 +197,7 @@ def test_started_again_it_is_unchanged(running: Running) -> None:
     assert running.playbook("started", platform_port=running.port, platform_fault="none") == 0
     began = time.monotonic()
     assert running.act("up") == []
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
 
 
 def test_killed_parts_are_started_again_and_nothing_is_lost(running: Running) -> None:
