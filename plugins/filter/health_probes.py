@@ -15,7 +15,7 @@ description:
     from outside probes them all.
   - Servers and databases are named C(redis:NAME) and C(firestore:NAME), as C(depends_on) of a service calls them. A
     dependency that another host probes is left out; one that the catalogue does not know is an error.
-  - A server that only Sentinel knows is not probed, for nobody can say where it is, and is left out as a dependency.
+  - Of a server with C(sentinel) the master is probed that the Sentinels name.
 positional: host
 options:
   _input:
@@ -72,6 +72,14 @@ _REDIS = (
     *("host", "port", "unix_socket", "username", "password"),
     *("tls", "validate_certs", "ca_certs", "client_cert_file", "client_key_file"),
 )
+_PLACE = ("host", "port", "unix_socket")
+#: Options of a probe, and what the catalogue calls them in sentinel.
+_SENTINEL = {
+    "sentinel_hosts": "hosts",
+    "sentinel_master": "master",
+    "sentinel_user": "username",
+    "sentinel_password": "password",
+}
 _FIRESTORE = ("project", "database", "emulator_host", "service_account_file")
 
 
@@ -86,10 +94,9 @@ def health_probes(
     """The probes of one host; raises AnsibleFilterError for a dependency that nobody knows."""
     common = {name: value for name, value in (defaults or {}).items() if value is not None}
     catalogue = [(service, _service_probe(service)) for service in services if service.get("health")]
-    catalogue += [(server, _data_probe("redis", server, _REDIS)) for server in redis]
+    catalogue += [(server, _redis_probe(server)) for server in redis]
     catalogue += [(database, _data_probe("firestore", database, _FIRESTORE)) for database in firestore]
     known = {str(item["name"]) for item in (*services, *extra)} | {probe["name"] for _item, probe in catalogue}
-    catalogue = [(item, probe) for item, probe in catalogue if not _is_hidden(item)]
     probes = [{**common, **probe} for item, probe in catalogue if not host or host in item.get("hosts", [host])]
     probes += [{**common, **probe} for probe in extra]
     here = {probe["name"] for probe in probes}
@@ -109,16 +116,20 @@ def _service_probe(service: Item) -> dict[str, Any]:
     return {**_bare(str(service["name"]), service), **service["health"]}
 
 
+def _redis_probe(server: Item) -> dict[str, Any]:
+    watched = server.get("sentinel") or {}
+    if not watched:
+        return _data_probe("redis", server, _REDIS)
+    told = {option: watched[name] for option, name in _SENTINEL.items() if watched.get(name) not in (None, "")}
+    return {**_data_probe("redis", server, [name for name in _REDIS if name not in _PLACE]), **told}
+
+
 def _data_probe(kind: str, item: Item, options: Sequence[str]) -> dict[str, Any]:
     """The probe of a server or database. What is empty in the catalogue is as if it were not there."""
     given = {name: item[name] for name in options if item.get(name) not in (None, "")}
     if "unix_socket" in given:
         given.pop("host", None)
     return {**_bare(f"{kind}:{item['name']}", item), "type": kind, **given}
-
-
-def _is_hidden(item: Item) -> bool:
-    return bool(item.get("sentinel")) and not (item.get("host") or item.get("unix_socket"))
 
 
 def _bare(name: str, item: Item) -> dict[str, Any]:

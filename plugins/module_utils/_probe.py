@@ -49,6 +49,10 @@ class Probe:
     host: str = ""
     port: int | None = None
     unix_socket: str = ""
+    sentinel_hosts: tuple[str, ...] = ()
+    sentinel_master: str = "mymaster"
+    sentinel_user: str = ""
+    sentinel_password: str = field(default="", repr=False)
     ip_version: str = "any"
     tls: bool = False
     server_name: str = ""

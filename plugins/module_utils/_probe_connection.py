@@ -67,6 +67,19 @@ class Endpoint:
     trust: Trust = field(default_factory=Trust)
 
 
+def endpoint_of(probe: Probe, tls: bool = False, default_port: int = 0) -> Endpoint:
+    """Where a probe connects to when its own host, port and unix_socket say so."""
+    return Endpoint(
+        host=probe.host,
+        port=probe.port or default_port,
+        unix_socket=probe.unix_socket,
+        ip_version=probe.ip_version,
+        tls=tls or probe.tls,
+        server_name=probe.server_name,
+        trust=trust_of(probe),
+    )
+
+
 class _FirstByte:
     """A socket that tells its trace when the first byte of the application arrived, and how many came."""
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ansible_collections.upkeep.ops.plugins.module_utils._probe import Probe
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_answer import parse_path, parse_ranges
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_sentinel import sentinel_address
 
 _TYPES = ["http", "https", "tcp", "tls", "redis", "firestore", "process", "command"]
 #: Argument spec of the option probes; documented by service_health.
@@ -48,6 +49,10 @@ PROBES_OPTION: Mapping[str, Any] = {
         "host": {"type": "str"},
         "port": {"type": "int"},
         "unix_socket": {"type": "path"},
+        "sentinel_hosts": {"type": "list", "elements": "str"},
+        "sentinel_master": {"type": "str", "default": "mymaster"},
+        "sentinel_user": {"type": "str"},
+        "sentinel_password": {"type": "str", "no_log": True},
         "ip_version": {"type": "str", "choices": ["any", "ipv4", "ipv6"], "default": "any"},
         "tls": {"type": "bool", "default": False},
         "server_name": {"type": "str"},
@@ -71,7 +76,7 @@ PROBES_OPTION: Mapping[str, Any] = {
         ("type", "https", ["url"]),
         ("type", "tcp", ["host", "unix_socket"], True),
         ("type", "tls", ["host", "unix_socket"], True),
-        ("type", "redis", ["host", "unix_socket"], True),
+        ("type", "redis", ["host", "unix_socket", "sentinel_hosts"], True),
         ("type", "firestore", ["project"]),
         ("type", "process", ["pid_file", "unit"], True),
         ("type", "command", ["argv"]),
@@ -142,6 +147,7 @@ def _problems_of(probe: Probe) -> Iterator[str]:
         yield "timeout, attempts and max_bytes must be above 0, interval must not be below"
     checks: list[tuple[Callable[[Any], Any], Any]] = [(parse_ranges, probe.status), (_check_regex, probe.regex)]
     checks += [(parse_path, path) for path in probe.json]
+    checks += [(sentinel_address, address) for address in probe.sentinel_hosts]
     if probe.type in ("http", "https"):
         checks.append((_check_url, probe))
     for check, value in checks:

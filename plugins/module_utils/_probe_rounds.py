@@ -25,9 +25,9 @@ from ansible_collections.upkeep.ops.plugins.module_utils._probe import (
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, trust_of
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_http import http_prober
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_local import probe_command, probe_process
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_redis import redis_prober
 from ansible_collections.upkeep.ops.plugins.module_utils._probe_servers import (
     firestore_prober,
-    redis_prober,
     tcp_prober,
     tls_prober,
 )

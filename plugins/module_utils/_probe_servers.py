@@ -1,12 +1,11 @@
 # Copyright: the upkeep.ops authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Probes of servers that are not asked by HTTP: tcp, tls, redis and firestore."""
+"""Probes of servers that are not asked by HTTP: tcp, tls and firestore."""
 
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import closing
 from typing import Any
 
@@ -19,28 +18,14 @@ from ansible_collections.upkeep.ops.plugins.module_utils._probe import (
     Prober,
     Trace,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, Endpoint, trust_of
-
-_REDIS_PORT = 6379
-_LONGEST_REPLY = 512
-
-#: Redis' words for "I am there, but not for you, or not now", with what to do about it.
-_REDIS_NOT_READY = {
-    "NOAUTH": "Give the probe the password of the server",
-    "WRONGPASS": "Correct the username and password that the probe has, such as those in upkeep_redis",
-    "NOPERM": "Allow the user the command PING",
-    "LOADING": "Wait until the data set is loaded, and find out why the server was restarted",
-    "MASTERDOWN": "Look at the replication link of the server",
-    "MISCONF": "Look at the disk and the log of the server: it cannot write its snapshots",
-    "BUSY": "Find the script that runs too long",
-}
+from ansible_collections.upkeep.ops.plugins.module_utils._probe_connection import Connector, endpoint_of
 
 
 def tcp_prober(connector: Connector) -> Prober:
     """The prober of type tcp: somebody accepts the connection."""
 
     def probe_tcp(probe: Probe, trace: Trace) -> str:
-        with closing(connector.open(_endpoint(probe), trace)):
+        with closing(connector.open(endpoint_of(probe), trace)):
             return "accepts connections"
 
     return probe_tcp
@@ -50,64 +35,10 @@ def tls_prober(connector: Connector) -> Prober:
     """The prober of type tls: the handshake succeeds, with a certificate that is accepted."""
 
     def probe_tls(probe: Probe, trace: Trace) -> str:
-        with closing(connector.open(_endpoint(probe, tls=True), trace)) as stream:
+        with closing(connector.open(endpoint_of(probe, tls=True), trace)) as stream:
             return f"speaks {stream.version()}"  # type: ignore[attr-defined]
 
     return probe_tls
-
-
-def redis_prober(connector: Connector) -> Prober:
-    """The prober of type redis: AUTH, when there is a password, and PING.
-
-    Two commands of one line each, written here: so no library is needed, and the deadline holds for each byte.
-    """
-
-    def probe_redis(probe: Probe, trace: Trace) -> str:
-        with closing(connector.open(_endpoint(probe, default_port=_REDIS_PORT), trace)) as stream:
-            try:
-                if probe.password:
-                    _redis(stream, "AUTH", *([probe.username] if probe.username else []), probe.password)
-                _redis(stream, "PING")
-            except OSError as error:
-                if trace.deadline.expired or isinstance(error, socket.timeout):
-                    raise DeadlineExceededError from error
-                raise ProbeFailedError(
-                    f"{trace.address} closed the connection: {error}", "Look at the log and maxclients of the server"
-                ) from error
-        return "answered PONG"
-
-    return probe_redis
-
-
-def _redis(stream: socket.socket, *words: str) -> None:
-    """Send a command and read its answer. Raises ProbeFailedError when it is an error."""
-    encoded = [word.encode() for word in words]
-    stream.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded))
-    reply = b""
-    while not reply.endswith(b"\r\n") and len(reply) < _LONGEST_REPLY:
-        piece = stream.recv(_LONGEST_REPLY - len(reply))
-        if not piece:
-            break
-        reply += piece
-    if not reply:
-        raise ConnectionResetError("it ended before the answer")
-    text = reply.decode("utf-8", "replace").strip()
-    if text.startswith("-"):
-        raise ProbeFailedError(f"alive, but not ready: {text[1:]}", _REDIS_NOT_READY.get(text[1:].split(" ")[0], ""))
-    if not text.startswith("+"):
-        raise ProbeFailedError(f"does not speak the protocol of Redis: {text[:60]!r}", "Check the port of the probe")
-
-
-def _endpoint(probe: Probe, tls: bool = False, default_port: int = 0) -> Endpoint:
-    return Endpoint(
-        host=probe.host,
-        port=probe.port or default_port,
-        unix_socket=probe.unix_socket,
-        ip_version=probe.ip_version,
-        tls=tls or probe.tls,
-        server_name=probe.server_name,
-        trust=trust_of(probe),
-    )
 
 
 def firestore_prober() -> Prober:

@@ -58,7 +58,7 @@ class Sentinels:
         user, password = options["sentinel_user"] or "", options["sentinel_password"] or ""
         logins = tuple(
             replace(server, host=host, port=port, unix_socket="", user=user, password=password)
-            for host, port in map(_address, options["sentinel_hosts"])
+            for host, port in map(sentinel_address, options["sentinel_hosts"])
         )
         return cls(options["sentinel_master"], logins)
 
@@ -93,6 +93,14 @@ class Choice:
     role: str
     lag: int
     reason: str
+
+
+def sentinel_address(text: str) -> tuple[str, int]:
+    """Host and port of a Sentinel. Raises ValueError."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", text.strip())
+    if not found:
+        raise ValueError(f"sentinel_hosts holds {text!r}, which is no address such as sentinel1.example.org:26379")
+    return found[1] or found[2], int(found[3] or _PORT)
 
 
 def find_servers(library: ModuleType, sentinels: Sentinels) -> Topology:
@@ -229,10 +237,3 @@ def _lag(state: Mapping[str, Any], master: Mapping[str, Any]) -> int:
 
 def _at(login: Login, address: tuple[str, int]) -> Login:
     return replace(login, host=address[0], port=address[1], unix_socket="")
-
-
-def _address(text: str) -> tuple[str, int]:
-    found = re.fullmatch(r"(?:\[([0-9a-fA-F:]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?", text.strip())
-    if not found:
-        raise ValueError(f"sentinel_hosts holds {text!r}, which is no address such as sentinel1.example.org:26379")
-    return found[1] or found[2], int(found[3] or _PORT)

@@ -53,8 +53,8 @@ options:
         description:
           - V(http) and V(https) send a request to O(probes[].url). With V(https) also every redirect must be encrypted.
           - V(tcp) wants a connection to be accepted, V(tls) a handshake to succeed with a certificate that is accepted.
-          - V(redis) sends C(AUTH), when there is a password, and C(PING). A server that demands a password or is
-            loading its data is alive, but not ready.
+          - V(redis) sends C(AUTH), when there is a password, and C(PING), to the master that O(probes[].sentinel_hosts)
+            name, if there are any. A server that demands a password or is loading its data is alive, but not ready.
           - V(firestore) reads one document that need not exist.
           - V(process) wants the process of O(probes[].pid_file) or O(probes[].unit) to run.
           - V(command) wants O(probes[].argv) to end with the right return code.
@@ -146,7 +146,8 @@ options:
         default: 5
       host:
         description:
-          - Name or address to connect to. Needed for V(tcp), V(tls) and V(redis) without O(probes[].unix_socket).
+          - Name or address to connect to. Needed for V(tcp), V(tls) and V(redis) without O(probes[].unix_socket); for
+            V(redis) O(probes[].sentinel_hosts) will do, too.
           - With V(http) it takes the place of the host in O(probes[].url) for the connection alone, as when one node
             behind a load balancer is probed.
         type: str
@@ -156,6 +157,24 @@ options:
       unix_socket:
         description: Path of a unix socket to connect to.
         type: path
+      sentinel_hosts:
+        description:
+          - The Sentinels that know where the server of V(redis) is, each as C(host:port), port 26379 when there is
+            none. They are asked in this order, each for its share of the time, until one answers.
+          - They take the place of O(probes[].host), O(probes[].port) and O(probes[].unix_socket), and are reached with
+            TLS when O(probes[].tls=true).
+        type: list
+        elements: str
+      sentinel_master:
+        description: The name by which the Sentinels know the master.
+        type: str
+        default: mymaster
+      sentinel_user:
+        description: ACL user of the Sentinels. That of the server is O(probes[].username).
+        type: str
+      sentinel_password:
+        description: Password of the Sentinels. That of the server is O(probes[].password).
+        type: str
       ip_version:
         description: Whether to connect by IPv4 or IPv6 only.
         type: str

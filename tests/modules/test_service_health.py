@@ -25,6 +25,7 @@ from tests.fixtures.redis import RedisFactory
 from tests.harness import ROOT, run_module, start_module
 from tests.platform.parts.certificates import CertificateAuthority, defective
 from tests.platform.parts.process import free_port
+from tests.platform.parts.sentinel import Sentinel
 
 Probes = list[dict[str, Any]]
 
@@ -386,7 +387,7 @@ def test_children_are_told_under_their_failed_parent(http_server: HttpServer) ->
         ([{"name": "a", "type": "https", "url": "http://h/"}], "must begin with https"),
         ([{"name": "a", "url": "http://h/", "status": "2xx"}], "'2xx' is no status"),
         ([{"name": "a", "url": "http://h/", "regex": "("}], "is not valid"),
-        ([{"name": "a", "type": "redis"}], "host, unix_socket"),
+        ([{"name": "a", "type": "redis"}], "host, unix_socket, sentinel_hosts"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_asked(probes: Probes, message: str) -> None:
@@ -509,6 +510,38 @@ def test_redis(start_redis: RedisFactory) -> None:
     assert "NOAUTH" in said
     server.process.stop()
     assert one({**where})["summary"] == f"connection refused by 127.0.0.1:{server.port}"
+
+
+def test_the_master_that_sentinel_knows(start_redis: RedisFactory, silent_port: int, tmp_path: Path) -> None:
+    server, closed = start_redis(password="the server's"), free_port()
+    with Sentinel(tmp_path / "sentinel", server, name="cache", password="the sentinel's") as sentinel:
+        known = {"type": "redis", "sentinel_master": "cache", "sentinel_password": "the sentinel's", "timeout": 5}
+        known |= {"sentinel_hosts": [sentinel.address], "password": "the server's"}
+        silent, dead = f"127.0.0.1:{silent_port}", f"127.0.0.1:{closed}"
+        probes = [
+            {"name": "right", **known},
+            {"name": "third", **known, "sentinel_hosts": [dead, silent, sentinel.address]},
+            {"name": "other", **known, "sentinel_master": "queue"},
+            {"name": "refused", **known, "sentinel_password": "a wrong one"},
+            {"name": "redis", **known, "sentinel_hosts": [f"127.0.0.1:{server.port}"], "sentinel_password": ""},
+            {"name": "password", **known, "password": "a wrong one"},
+            {"name": "none", **known, "sentinel_hosts": [dead, silent], "timeout": 1},
+        ]
+        found = findings(probes)
+        master = f"answered PONG as the master 127.0.0.1:{server.port} of Sentinel {sentinel.address}"
+        assert found["right"]["summary"].startswith(master) and found["third"]["summary"].startswith(master)
+        assert "'queue' is: " in found["other"]["summary"] and "it knows no such master" in found["other"]["summary"]
+        assert "alive, but not ready: WRONGPASS" in found["refused"]["summary"]
+        assert "it is no Sentinel but another server" in found["redis"]["summary"]
+        assert found["password"]["summary"].startswith("alive, but not ready: WRONGPASS")
+        assert f"connection refused by {dead}; {silent} does not answer" in found["none"]["summary"]
+        assert {found[name]["status"] for name in found} == {"ok", "critical"}
+        server.process.stop()
+        assert one(known)["summary"] == f"connection refused by 127.0.0.1:{server.port}"
+    assert (
+        "is no address such as"
+        in run_module("service_health", {"probes": [{"name": "x", **known, "sentinel_hosts": ["a b"]}]})["msg"]
+    )
 
 
 def test_firestore(firestore_emulator: Any, silent_port: int) -> None:

@@ -60,12 +60,22 @@ def test_a_unix_socket_goes_before_a_host() -> None:
     assert "host" not in health_probes([], "app1", redis)[0]
 
 
-def test_a_server_that_only_sentinel_knows_is_not_probed() -> None:
-    watched = {"name": "cache", "sentinel": {"hosts": ["sentinel1:26379"], "master": "mymaster"}}
+def test_sentinels_take_the_place_of_host_and_port() -> None:
+    sentinel = {"hosts": ["sentinel1:26379"], "master": "cache", "username": "", "password": "s", "max_lag": 1}
+    watched = {"name": "cache", "host": "h", "port": 1, "password": "p", "sentinel": sentinel}
     services = [{"name": "auth", "depends_on": ["redis:cache"], "health": URL}]
-    (probe,) = health_probes(services, redis=[watched])
-    assert (probe["name"], probe["depends_on"]) == ("auth", [])
-    assert [probe["name"] for probe in health_probes([], redis=[{**watched, "host": "h"}])] == ["redis:cache"]
+    auth, cache = health_probes(services, redis=[watched])
+    assert auth["depends_on"] == ["redis:cache"]
+    assert cache == {
+        "name": "redis:cache",
+        "critical": True,
+        "depends_on": [],
+        "type": "redis",
+        "password": "p",
+        "sentinel_hosts": ["sentinel1:26379"],
+        "sentinel_master": "cache",
+        "sentinel_password": "s",
+    }
 
 
 def test_a_dependency_that_nobody_knows_is_an_error() -> None:
