@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from ansible_collections.upkeep.ops.plugins.module_utils._containers import Engine, Renewal
 from ansible_collections.upkeep.ops.plugins.module_utils._files import publish_text, published_link, sha256_of
 from ansible_collections.upkeep.ops.plugins.module_utils._programs import Ended, ProgramError, Runner
+from ansible_collections.upkeep.ops.plugins.module_utils._release_records import Records
 
 _BAD = ".bad"
 _ASK_TIMEOUT = 60.0
@@ -168,15 +170,16 @@ class Packages:
 
 
 class Images:
-    """The image of a container: its tag can be turned back. A new container of it is made by whoever makes them."""
+    """The image of a container: its tag can be turned back, and the container be made anew of it."""
 
-    def __init__(self, run: Runner) -> None:
+    def __init__(self, run: Runner, container: str) -> None:
         self._run = run
+        self._container = container
+        self._renewal = Renewal(Engine(run), container)
 
-    def of(self, container: str) -> dict[str, str]:
+    def current(self) -> dict[str, str]:
         """Name (with its tag) and id of the image that the container was made of."""
-        found = json.loads(_ask(self._run, ["docker", "container", "inspect", container]).stdout)[0]
-        return {"name": str(found["Config"]["Image"]), "id": str(found["Image"])}
+        return self._renewal.image()
 
     def tagged(self, name: str) -> str:
         """The id that a name stands for now; empty when it stands for none."""
@@ -184,14 +187,29 @@ class Images:
             return str(json.loads(_ask(self._run, ["docker", "image", "inspect", name]).stdout)[0]["Id"])
         return ""
 
-    def demand(self, image: Mapping[str, str]) -> None:
-        """Raises ReleaseError when the image is gone."""
-        if not self.tagged(image["id"]):
+    def plan(self, image: Mapping[str, str]) -> list[str]:
+        """What has to be turned, in words. Raises ReleaseError or ContainerError when it is impossible."""
+        told = [f"image {image['name']} -> {image['id'][:19]}"] if self._moved(image) else []
+        renewed = self._made_of_another(image)
+        if renewed:
+            self._renewal.demand()
+            told.append(f"container {self._container} -> image {image['id'][:19]}")
+        if told and not self.tagged(image["id"]):
             raise ReleaseError(f"the image {image['id'][:19]} of {image['name']} was removed from this host meanwhile")
+        return told
 
     def turn(self, image: Mapping[str, str]) -> None:
-        """Let the name stand for the image again."""
-        _ask(self._run, ["docker", "image", "tag", image["id"], image["name"]])
+        """Let the name stand for the image again, and make the container anew unless it is of that image."""
+        if self._moved(image):
+            _ask(self._run, ["docker", "image", "tag", image["id"], image["name"]])
+        if self._made_of_another(image):
+            self._renewal.renew(image["name"])
+
+    def _moved(self, image: Mapping[str, str]) -> bool:
+        return self.tagged(image["name"]) != image["id"]
+
+    def _made_of_another(self, image: Mapping[str, str]) -> bool:
+        return bool(self._container) and self._renewal.image()["id"] != image["id"]
 
 
 def checksums(paths: Iterable[str]) -> dict[str, str]:
@@ -214,32 +232,38 @@ class Host:
     """All of it: which of the kinds a service uses is told by what it names."""
 
     def __init__(self, folder: Folder | None, container: str, packages: Sequence[str], files: Sequence[str],
-                 run: Runner, history: str) -> None:  # fmt: skip
+                 run: Runner, history: str, records: Records | None = None) -> None:  # fmt: skip
         self.folder = folder
         self._container = container
         self._names = list(packages)
         self._files = list(files)
         self._packages = Packages(run, history)
-        self._images = Images(run)
+        self._images = Images(run, container)
+        self._records = records
 
     def record(self) -> dict[str, Any]:
         """What is in use now, to go back to it later."""
         return {
             "release": self.folder.current() if self.folder else "",
-            "image": self._images.of(self._container) if self._container else {},
+            "image": self._images.current() if self._container else {},
             "packages": self._packages.versions(self._names),
             "files": checksums(self._files),
         }
 
     def before(self) -> dict[str, Any]:
         """What was in use before that, as far as the host itself knows. Raises ReleaseError."""
-        if self._container:
-            raise ReleaseError(
-                f"Docker does not know which image {self._container} had before: use state=recorded before a change, "
-                "and state=returned with that record"
-            )
+        image = self._image_before() if self._container else {}
         release = self.folder.previous() if self.folder else ""
-        return {"release": release, "image": {}, "packages": self._packages.previous(self._names), "files": {}}
+        return {"release": release, "image": image, "packages": self._packages.previous(self._names), "files": {}}
+
+    def _image_before(self) -> dict[str, str]:
+        image = self._records.image_before(self._images.current()["id"]) if self._records else {}
+        if not image:
+            raise ReleaseError(
+                f"Docker does not know which image {self._container} had before, and no record tells of it: use "
+                "state=recorded with records before each change"
+            )
+        return image
 
     def plan(self, wanted: Mapping[str, Any]) -> list[str]:
         """What has to be turned, in words; raises ReleaseError when any of it is impossible."""
@@ -247,10 +271,8 @@ class Host:
         if self._turns_release(wanted) and self.folder:
             self.folder.demand(wanted["release"])
             told.append(f"release {self.folder.current()} -> {wanted['release']}")
-        image = wanted.get("image") or {}
-        if image and self._images.tagged(image["name"]) != image["id"]:
-            self._images.demand(image)
-            told.append(f"image {image['name']} -> {image['id'][:19]}")
+        if wanted.get("image"):
+            told += self._images.plan(wanted["image"])
         older = self._differing(wanted)
         self._packages.demand(older)
         return told + [f"package {name} -> {version}" for name, version in older.items()]
@@ -260,9 +282,8 @@ class Host:
         older = self._differing(wanted)
         if older:
             self._packages.install(older)
-        image = wanted.get("image") or {}
-        if image and self._images.tagged(image["name"]) != image["id"]:
-            self._images.turn(image)
+        if wanted.get("image"):
+            self._images.turn(wanted["image"])
         if self._turns_release(wanted) and self.folder:
             self.folder.turn(wanted["release"])
 

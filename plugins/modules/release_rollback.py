@@ -13,10 +13,13 @@ description:
   - Notes which release, image, versions of packages and configuration files a service uses, before something is
     changed, and goes back to them afterwards; or goes back to what the host itself knows to be the one before.
   - Nothing is turned before all of it is known to be possible. Restart the service with
-    M(upkeep.ops.service_control) afterwards; it is not restarted here.
+    M(upkeep.ops.service_control) afterwards; but for a container that is made anew it is not restarted here.
 notes:
-  - Of containers the tag of the image is turned back, so that the next container is made of the image before. A
-    container that is there already goes on with the newer one, until whoever made it (Compose, a unit) makes it anew.
+  - Of containers the tag of the image is turned back, and the container is made anew of that image with all its
+    settings, its networks and its volumes; it is started when it ran. What it wrote outside of volumes is not in the
+    new one. The container before is kept as C(<name>.before), stopped, until the next time. One that removes itself
+    (C(--rm)), or in whose network others live, is refused. A killed call is put right by the next one.
+  - For that the daemon must be on this host.
   - Configuration files are compared and told, never written. Packages are those of Debian, and keep the configuration
     files that are there.
 author: The upkeep.ops authors (@upkeep-ops)
@@ -33,9 +36,9 @@ attributes:
 options:
   state:
     description:
-      - V(recorded) only returns what is in use now.
+      - V(recorded) returns what is in use now, and keeps it in O(records).
       - V(previous) goes back to what was in use before that; for packages that is the version before their last
-        upgrade. This is not known of images.
+        upgrade, for images the newest other one in O(records).
       - V(returned) goes back to O(record).
     type: str
     choices: [recorded, previous, returned]
@@ -72,6 +75,11 @@ options:
     type: list
     elements: path
     default: []
+  records:
+    description:
+      - JSON file on the host, in which V(recorded) of O(state) keeps what is in use, up to twenty of them. Without it
+        the image before is not known.
+    type: path
   record:
     description: The RV(release) of an earlier call, for V(returned) of O(state).
     type: dict
@@ -90,6 +98,11 @@ EXAMPLES = r"""
     releases: /srv/auth-service/releases
     files: [/etc/auth-service.conf]
   register: before
+
+- name: Keep on the host with what it serves well; for a container with container instead of releases
+  upkeep.ops.release_rollback:
+    releases: /srv/auth-service/releases
+    records: /var/lib/upkeep/releases/auth-service.json
 
 - name: Go back to it
   upkeep.ops.release_rollback:
@@ -140,8 +153,11 @@ msg:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.upkeep.ops.plugins.module_utils._containers import ContainerError
 from ansible_collections.upkeep.ops.plugins.module_utils._programs import run_program
+from ansible_collections.upkeep.ops.plugins.module_utils._release_records import Records, RecordsError
 from ansible_collections.upkeep.ops.plugins.module_utils._releases import Folder, Host, ReleaseError
+from ansible_collections.upkeep.ops.plugins.module_utils._time import utc_now
 
 _ARGUMENTS = {
     "state": {"type": "str", "choices": ["recorded", "previous", "returned"], "default": "recorded"},
@@ -152,6 +168,7 @@ _ARGUMENTS = {
     "container": {"type": "str"},
     "packages": {"type": "list", "elements": "str", "default": []},
     "files": {"type": "list", "elements": "path", "default": []},
+    "records": {"type": "path"},
     "record": {"type": "dict"},
     "apt_history": {"type": "path", "default": "/var/log/apt/history.log"},
 }
@@ -161,15 +178,16 @@ def host_of(params: dict[str, Any]) -> Host:
     """What the parameters name."""
     folder = Folder(params["releases"], params["link"], params["order"]) if params["releases"] else None
     names = ("packages", "files")
+    records = Records(params["records"]) if params["records"] else None
     return Host(folder, params["container"] or "", *(params[name] for name in names), run_program,
-                params["apt_history"])  # fmt: skip
+                params["apt_history"], records)  # fmt: skip
 
 
 def go_back(host: Host, params: dict[str, Any], check: bool) -> dict[str, Any]:
     """Go back as ``state`` says; the module's answer. Raises ReleaseError."""
     before = host.record()
     if params["state"] == "recorded":
-        return _answer(before, before, [], [], "noted what is in use")
+        return _recorded(before, params["records"], check)
     wanted = params["record"] if params["state"] == "returned" else host.before()
     turned, differing = host.plan(wanted), host.differing_files(wanted)
     if turned and not check:
@@ -182,6 +200,14 @@ def go_back(host: Host, params: dict[str, Any], check: bool) -> dict[str, Any]:
     told = f"{'would go' if check else 'went'} back: {', '.join(turned)}" if turned else "everything is as wanted"
     told += f"; changed since it was recorded: {', '.join(differing)}" if differing else ""
     return _answer(before, after, turned, differing, told)
+
+
+def _recorded(release: dict[str, Any], path: str | None, check: bool) -> dict[str, Any]:
+    """Keep what is in use, where a file is given for it; the module's answer."""
+    new = path is not None and Records(path).lacks(release)
+    if path is not None and new and not check:
+        Records(path).add(release, utc_now())
+    return {**_answer(release, release, [], [], f"noted what is in use{f' in {path}' if new else ''}"), "changed": new}
 
 
 def _answer(
@@ -203,7 +229,7 @@ def main() -> None:
     )  # fmt: skip
     try:
         answer = go_back(host_of(module.params), module.params, module.check_mode)
-    except (ReleaseError, OSError) as error:
+    except (ReleaseError, ContainerError, RecordsError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**answer)
 

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.fixtures.docker import Shop
 from tests.harness import ROOT, run_module
 from tests.platform import faults
 from tests.platform.miniature import Miniature
@@ -157,3 +159,43 @@ def test_a_gateway_that_does_not_run(site: Site) -> None:
         assert {name: service.process.pid() for name, service in site.platform.services.items()} == running
     finally:
         site.platform.nginx.start()
+
+
+def test_a_container_goes_back_to_the_image_that_served_well(shop: Shop, tmp_path: Path) -> None:
+    """The second of two images never becomes healthy; which was before is known from a restart that went well."""
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    probe = {"type": "command", "argv": ["docker", "exec", shop.name, "/bin/sh", "-c", "[ $VERSION = 1 ]"]}
+    service = {
+        "name": "shop", "critical": True, "hosts": ["app1"], "health": probe, "stop_timeout": 1,
+        "runner": {"type": "docker", "container": shop.name},
+    }  # fmt: skip
+    catalogue = {
+        "upkeep_site": "test", "upkeep_state": str(tmp_path / "state"), "upkeep_services": [service],
+        "health_check_retries": 0, "service_restart_health_passes": 1, "service_restart_health_interval": 0.1,
+    }  # fmt: skip
+    names = {"recorder": "localhost", "platform": "app1"}
+    groups = {group: {"hosts": {host: local}} for group, host in names.items()}
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"vars": catalogue, "children": groups}}))
+
+    def play(playbook: str, **variables: Any) -> str:
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(tmp_path / "inventory.yml")]
+        done = subprocess.run(
+            [*command, str(ROOT / "playbooks" / f"{playbook}.yml"), "-e", json.dumps(variables)],
+            cwd=ROOT, text=True, capture_output=True, check=False, timeout=240, stdin=subprocess.DEVNULL,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "160"},
+        )  # fmt: skip
+        return " ".join((done.stdout + done.stderr).split())
+
+    def turn(record: dict[str, Any]) -> dict[str, Any]:
+        return run_module("release_rollback", {**shop.options, "state": "returned", "record": record})
+
+    second = run_module("release_rollback", shop.options)["release"]
+    assert turn(shop.first)["changed"]
+    play("service_restart", service="shop")
+    (recorded,) = json.loads((tmp_path / "state" / "releases" / "shop.json").read_text())
+    assert recorded["release"]["image"] == shop.first["image"]
+    turn(second)
+    told = play("outage_response", outage_response_recover=True, outage_response_rollback=True, upkeep_confirm="test")
+    assert f"it went back to its previous image {shop.image}:live {shop.first['image']['id'][:19]} and serves" in told
+    assert shop.settings()["version"] == "1" and shop.inspect()["State"]["Running"]
+    assert "outage_response run of test: CRITICAL" in told, "it was down, though it is not any more"
