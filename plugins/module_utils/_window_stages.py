@@ -67,6 +67,7 @@ class Request:
     checks: Sequence[Mapping[str, Any]] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)
     rollback: Sequence[Any] = ()
+    way_back: Mapping[str, Any] = field(default_factory=dict)
     contacts: Sequence[str] = ()
     staging_site: str = ""
     staging_run: str = ""
@@ -212,7 +213,7 @@ class Stages:
         with opened(self._database, write=not self._check_mode) as history:
             window = self._wanted(history, request, self._known(history, request, ("planned", "started")))
             joined = window.status == "started"
-            window = window.noted(rollback=list(request.rollback) or window.record.get("rollback") or [])
+            window = window.noted(**_way_back(window, request, joined))
             write_window(history.connection, window)
         window, failures = self._announced(window, request)
         checks = [item for item in checks if item.name != "users_told"]
@@ -401,7 +402,19 @@ class Stages:
 
 def request_from(params: Mapping[str, Any], contacts: Sequence[str]) -> Request:
     """What the options of the module ask for; ``contacts`` are the names of those who can be told."""
-    same = ("site", "title", "id", "planned", "starts_at", "ends_at", "duration", "checks", "overrides", "rollback")
+    same = (
+        "site",
+        "title",
+        "id",
+        "planned",
+        "starts_at",
+        "ends_at",
+        "duration",
+        "checks",
+        "overrides",
+        "rollback",
+        "way_back",
+    )
     return Request(
         **{name: params[name] for name in same},
         services=tuple(params["services"]),
@@ -422,6 +435,19 @@ def _written(path: str) -> list[Verdict]:
         Verdict("changes_documented", "ok", f"written: {where}"),
         Verdict("review_opened", "ok", "due as an item of the checklist post"),
     ]
+
+
+def _way_back(window: Window, request: Request, joined: bool) -> dict[str, Any]:
+    """What there is to go back to; in a window that began already, what it was then comes first."""
+    earlier: Sequence[Any] = window.record.get("rollback") or []
+    hosts: Mapping[str, Any] = window.record.get("way_back") or {}
+    points, known = list(request.rollback) or list(earlier), dict(request.way_back or hosts)
+    if joined:
+        points = [*earlier, *(point for point in points if point not in earlier)]
+        for host, recorded in hosts.items():
+            new = known.get(host) or {}
+            known[host] = {kind: {**(new.get(kind) or {}), **recorded[kind]} for kind in recorded}
+    return {"rollback": points, "way_back": known}
 
 
 def _only(request: Request, name: str) -> dict[str, str]:

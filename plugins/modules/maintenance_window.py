@@ -121,6 +121,12 @@ options:
     type: list
     elements: str
     default: []
+  way_back:
+    description:
+      - Of each host what there is to go back to, as M(upkeep.ops.release_rollback) recorded it. When a window that is
+        open is started again, what was recorded at first stays.
+    type: dict
+    default: {}
   contacts:
     description: Who is told, when the window is announced, over or cancelled. Those without C(urls) are left out.
     type: list
@@ -253,8 +259,8 @@ window:
       type: str
     record:
       description: >-
-        What was recorded of it, among that C(checks_before), C(checks_after), C(announced), C(rollback), C(changes),
-        C(health), C(performance) and C(document).
+        What was recorded of it, among that C(checks_before), C(checks_after), C(announced), C(rollback), C(way_back),
+        C(changes), C(health), C(performance) and C(document).
       type: dict
 windows:
   description: Those that are planned or open, and those of the last 90 days, oldest first.
@@ -324,6 +330,7 @@ _ARGUMENTS = {
     "checks": {"type": "list", "elements": "dict", "default": [], "options": _CHECK},
     "overrides": {"type": "dict", "default": {}},
     "rollback": {"type": "list", "elements": "str", "default": []},
+    "way_back": {"type": "dict", "default": {}},
     "contacts": {"type": "list", "elements": "dict", "default": [], "options": _CONTACT},
     "staging_site": {"type": "str", "default": ""},
     "staging_run": {"type": "str", "default": ""},

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,21 +20,35 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.examples import run_tasks
 from tests.harness import ROOT, run_module
+from tests.platform.parts.process import free_port
 
 pytestmark = pytest.mark.slow
 
 TITLE = "Release 42 of auth"
+PORT = free_port()
+NGINX = """\
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{ access_log off; server {{ listen 127.0.0.1:{port}; return 200 "{words}"; }} }}
+"""
 NO_STAGING = {"staging_run": "this site has no staging"}
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with one service, whose health is a file, a verified backup set, a release and a configuration."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A site with a service whose health is a file and one that nobody runs, a verified backup set, and an nginx."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed: apt-get install nginx")
     folder = tmp_path_factory.mktemp("site")
     (folder / "releases" / "41").mkdir(parents=True)
     (folder / "current").symlink_to(folder / "releases" / "41")
-    (folder / "nginx.conf").write_text("events {}\n")
+    (folder / "releases" / "42").mkdir()
+    configure(folder, "old")
+    nginx = ["nginx", "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    process = {"pid_file": str(folder / "auth.pid"), "command": ["/bin/sleep", "599"]}
     (folder / "healthy").write_text("")
     root = {"root": str(folder / "backups")}
     (folder / "backups").mkdir()
@@ -48,22 +65,60 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "upkeep_site": "test",
         "upkeep_state": str(folder / "state"),
         "upkeep_backup": root,
-        "upkeep_gateway": {"config": str(folder / "nginx.conf"), "status_dir": str(folder / "status")},
+        "upkeep_gateway": {
+            "config": str(folder / "nginx.conf"),
+            "nginx_command": nginx,
+            "status_dir": str(folder / "status"),
+        },
         "upkeep_services": [
             {
                 "name": "auth",
                 "critical": True,
                 "releases": str(folder / "releases"),
                 "health": {"type": "command", "argv": ["test", "-e", str(folder / "healthy")], "timeout": 5},
-            }
+                "runner": {"type": "process", **process},
+            },
+            {
+                "name": "docs",
+                "releases": str(folder / "docs" / "releases"),
+                "health": {"type": "command", "argv": ["true"]},
+            },
         ],
+        "service_restart_health_passes": 1,
         "upkeep_contacts": [{"name": "Ops", "urls": [f"file://{folder}/ops.log"]}],
         "health_check_retries": 0,
     }
     names = {"recorder": "localhost", "platform": "app1", "backup": "data1"}
     groups = {group: {"hosts": {host: local}} for group, host in names.items()}
     (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"vars": catalogue, "children": groups}}))
-    return folder
+    shutil.copytree(folder / "releases", folder / "docs" / "releases")
+    (folder / "docs" / "current").symlink_to(folder / "docs" / "releases" / "41")
+    subprocess.run(nginx, check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run([*nginx, "-s", "stop"], check=True)
+        run_module("graceful_stop", process)
+
+
+def configure(folder: Path, words: str) -> None:
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=PORT, words=words))
+
+
+def deploy(folder: Path, release: str) -> None:
+    """Both services get a release, as a deployment does it."""
+    for place in (folder, folder / "docs"):
+        (place / "current").unlink()
+        (place / "current").symlink_to(place / "releases" / release)
+
+
+def in_use(folder: Path) -> list[str]:
+    return [(place / "current").resolve().name for place in (folder, folder / "docs")]
+
+
+def served() -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 def play(site: Path, playbook: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
@@ -85,6 +140,10 @@ def rows(site: Path) -> list[tuple[str, str]]:
         return history.execute("SELECT status, record FROM windows").fetchall()
 
 
+def words(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stdout.split())
+
+
 def test_a_window_from_start_to_end(site: Path) -> None:
     unconfirmed = window(site, "start", upkeep_confirm="")
     assert unconfirmed.returncode != 0 and "-e upkeep_confirm=test" in unconfirmed.stdout
@@ -92,7 +151,7 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert foretold.returncode != 0 and "staging_run" in foretold.stdout, "the check that will fail is foretold"
     assert rows(site) == [] and not (site / "state" / "rollback").exists()
 
-    services = {"maintenance_window_services": "auth", "maintenance_window_duration": "2h"}
+    services = {"maintenance_window_services": "auth, docs", "maintenance_window_duration": "2h"}
     begun = window(site, "start", maintenance_window_overrides=NO_STAGING, **services)
     assert begun.returncode == 0, begun.stdout + begun.stderr
     ((status, record),) = rows(site)
@@ -101,8 +160,11 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert "the status page tells of it; told: Ops" in told["users_told"]["summary"]
     assert "is verified" in told["backup_fresh"]["summary"]
     assert any("release 41 of auth" in point for point in json.loads(record)["rollback"])
+    assert '-e maintenance_window_stage=rollback -e \'{"maintenance_window_title": "Release 42 of auth"}\' -e' in words(
+        begun
+    )
     (copy,) = (site / "state" / "rollback" / "Release-42-of-auth").iterdir()
-    assert copy.read_text() == "events {}\n"
+    assert copy.read_text() == (site / "nginx.conf").read_text()
     assert TITLE in (site / "status" / "index.html").read_text()
 
     (site / "healthy").unlink()
@@ -115,11 +177,25 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert "down in 2" in shown.stdout, shown.stdout
 
     (site / "healthy").write_text("")
+    deploy(site, "42")
+    configure(site, "new")
+    foretold = window(site, "rollback", "--check")
+    assert "auth: would go back: release 42 -> 41; would be restarted" in words(foretold), foretold.stdout
+    assert (
+        in_use(site) == ["42", "42"] and not (site / "auth.pid").exists() and "new" in (site / "nginx.conf").read_text()
+    )
+    back = window(site, "rollback")
+    assert in_use(site) == ["41", "41"] and served() == "old", back.stdout
+    assert "auth: went back: release 42 -> 41; " in words(back) and (site / "auth.pid").exists()
+    assert "it was not restarted, for the catalogue lacks its runner" in words(back)
+    assert not list(site.glob("releases/*.bad")), "what was tried may be tried again"
+
     ended = window(site, "end")
     assert rows(site)[0][0] == "ended", ended.stdout
     (document,) = (site / "state" / "reports").glob("window-*.md")
     text = document.read_text()
-    assert "this site has no staging" in text and "| services_verified | ok | they are well: auth |" in text
+    assert "went back: release 42 -> 41" in text and "nginx.conf: put back as it was before the window" in text
+    assert "this site has no staging" in text and "| services_verified | ok | they are well: auth, docs |" in text
     assert "maintenance is over" in (site / "ops.log").read_text()
 
     signed = play(
@@ -134,3 +210,21 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert figures["metrics"]["planned_windows"]["seconds"] > 0 and not figures["metrics"]["services"][0]["failures"]
     assert [item["title"] for item in figures["events"]["windows"]] == [TITLE]
     assert TITLE in month.with_suffix(".md").read_text()
+
+
+def test_a_recorded_configuration_that_nginx_does_not_take_is_not_left(tmp_path: Path) -> None:
+    (tmp_path / "copy").write_text("no configuration\n")
+    nginx = tmp_path / "nginx.conf"
+    nginx.write_text("events {}\n")
+    kept = {"kept_as": str(tmp_path / "copy"), "sha256": "", "mode": "0644", "owner": os.getuid(), "group": os.getgid()}
+    variables = {
+        "maintenance_window_way_back": {"localhost": {"files": {str(nginx): kept}}},
+        "maintenance_window_nginx_config": str(nginx),
+        "maintenance_window_nginx_command": ["nginx", "-e", "stderr", "-c", str(nginx)],
+        "maintenance_window_stage": "rollback", "maintenance_window_site": "test", "maintenance_window_confirm": "test",
+    }  # fmt: skip
+    with pytest.raises(AssertionError, match=r"nginx does not take the recorded[\s\S]*left as it is"):
+        run_tasks(
+            [{"name": "Go back", "ansible.builtin.include_role": {"name": "upkeep.ops.maintenance_window"}}], variables
+        )
+    assert nginx.read_text() == "events {}\n"
