@@ -39,17 +39,29 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+#: How ansible-core says that what a module wrote was no answer; then the host's own words tell why.
+_NO_ANSWER = ("Module result deserialization failed", "MODULE FAILURE")
 #: What ansible-core puts in front of the words of a module.
 _ANSIBLES_OWN = re.compile(r"^(?:Task failed: )?(?:(?:Module|Action) failed: )?")
 
 
 def failure_reason(result: Mapping[str, Any], task: str = "") -> str:
     """Name of the task and the message of the (first failed item of the) result, on one line."""
-    failed = [item for item in result.get("results") or [] if isinstance(item, Mapping) and item.get("failed")]
+    items = [item for item in result.get("results") or [] if isinstance(item, Mapping)]
+    failed = [item for item in items if item.get("failed") or item.get("unreachable")]
     source = failed[0] if failed else result
     message = source.get("msg") or source.get("stderr") or source.get("censored") or "it gave no reason"
-    told = _ANSIBLES_OWN.sub("", " ".join(str(message).split()))
-    return f"{task}: {told}" if task else told
+    message = _ANSIBLES_OWN.sub("", str(message))
+    said = str(source.get("module_stderr") or "").strip().splitlines()
+    silent = message.startswith(_NO_ANSWER) and bool(said)
+    parts = [task, _item(source) if silent or source.get("unreachable") else "", said[-1] if silent else message]
+    return ": ".join(" ".join(part.split()) for part in parts if part)
+
+
+def _item(source: Mapping[str, Any]) -> str:
+    """What the loop was at, which is how a host is known that did not answer."""
+    item = source.get(str(source.get("ansible_loop_var")), "")
+    return str(item.get("host", "")) if isinstance(item, Mapping) else str(item)
 
 
 class FilterModule:

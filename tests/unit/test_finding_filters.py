@@ -50,3 +50,13 @@ def test_a_reason_is_in_the_words_of_the_module_alone() -> None:
     item = {"failed": True, "msg": "Task failed: Module failed: redis://data1:6379:\n  no route"}
     assert failure_reason({"results": [{"failed": False}, item]}, "Restore") == "Restore: redis://data1:6379: no route"
     assert failure_reason({"msg": "the Module failed: so it is"}) == "the Module failed: so it is"
+
+
+def test_of_a_host_that_does_not_answer_name_and_cause_are_told() -> None:
+    batch = {"ansible_loop_var": "batch", "batch": {"host": "app2", "services": []}}
+    gone = {**batch, "unreachable": True, "msg": "Task failed: Failed to connect to the host via ssh: refused"}
+    silent = {**batch, "failed": True, "msg": "Module result deserialization failed: No start of json char found"}
+    silent["module_stderr"] = "a warning\nContainer x is paused\n"
+    assert failure_reason({"results": [{}, gone]}) == "app2: Failed to connect to the host via ssh: refused"
+    assert failure_reason({"results": [silent]}, "Start") == "Start: app2: Container x is paused"
+    assert failure_reason({"msg": "MODULE FAILURE", "module_stderr": "Traceback\nNo space left"}) == "No space left"
