@@ -25,8 +25,10 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat,
 _MOST = 100
 _DPKG = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (install|upgrade|remove|purge) (\S+) (\S+) (\S+)")
 _DPKG_BYTES = 16 << 20
+#: So much later than its layers an image may get its name and still was built here.
+_BUILD_SECONDS = 60
 _KERNEL = (
-    ("oom", re.compile(r"Out of memory: Killed process \d+ \(([^)]+)\)|oom-kill:.*\btask=([^,]+)")),
+    ("oom", re.compile(r"[Oo]ut of memory: Killed process \d+ \(([^)]+)\)|oom-kill:.*\btask=([^,]+)")),
     (
         "disk_error",
         re.compile(r"(I/O error, dev \S+|\S+: Remounting filesystem read-only|EXT4-fs error \(device \S+\))"),
@@ -144,19 +146,28 @@ def packages(paths: Iterable[str], means: Means) -> list[Entry]:
 
 
 def containers(means: Means) -> list[Entry]:
-    """Containers that were made and images that were built, where there is Docker."""
-    if not shutil.which("docker") or not os.path.exists("/var/run/docker.sock"):
+    """Containers that were made, and images that were built here or came here, where there is Docker."""
+    if not shutil.which("docker") or not (os.environ.get("DOCKER_HOST") or os.path.exists("/var/run/docker.sock")):
         return []
     made = means.output(["docker", "ps", "--all", "--no-trunc", "--format", "{{json .}}"])
-    built = means.output(["docker", "image", "ls", "--format", "{{json .}}"])
+    ids = sorted(set(means.output(["docker", "image", "ls", "--quiet", "--no-trunc"]).split()))
+    images = json.loads(means.output(["docker", "image", "inspect", *ids])) if ids else []
     found = []
     for item in map(json.loads, made.splitlines()):
         told = f"container {item['Names']} was made of {item['Image']}; {item['Status']}"
         found.append(Entry("container", item["Names"], _docker_time(item["CreatedAt"]), told))
-    for item in map(json.loads, built.splitlines()):
-        image = f"{item['Repository']}:{item['Tag']}"
-        found.append(Entry("image", image, _docker_time(item["CreatedAt"]), f"image {image} was built"))
+    for item in images:
+        # One that nobody named any more is what was there before.
+        named = _any_time(str((item.get("Metadata") or {}).get("LastTagTime") or ""))
+        found += [_image(name, _any_time(str(item["Created"])), named) for name in item.get("RepoTags") or []]
     return _recent(found, means)
+
+
+def _image(name: str, built: str, named: str) -> Entry:
+    """An image at the time when it was built, or later got its name, as by a pull."""
+    if named and (not built or (parse_time(named) - parse_time(built)).total_seconds() > _BUILD_SECONDS):
+        return Entry("image", name, named, f"image {name} came here or was named so; it was built {built or 'once'}")
+    return Entry("image", name, built, f"image {name} was built")
 
 
 def failed_units(means: Means) -> list[Entry]:
@@ -177,14 +188,14 @@ def failed_units(means: Means) -> list[Entry]:
 
 def kernel(means: Means) -> list[Entry]:
     """What the kernel said of memory that ran out, of failing disks and of crashes."""
+    text = ""
     if shutil.which("journalctl"):
         since = f"@{int(means.since.timestamp())}"
         argv = ["journalctl", "-k", "-q", "--no-pager", "-o", "short-unix", f"--since={since}", "-n", "5000"]
         text = means.output(argv)
-    elif shutil.which("dmesg"):
+    # The journal holds nothing of the kernel where no journald reads its log.
+    if not text and shutil.which("dmesg"):
         text = means.output(["dmesg", "--time-format", "iso"])
-    else:
-        return []
     found: dict[tuple[str, str], Entry] = {}
     for line in text.splitlines():
         for kind, rule in _KERNEL:
@@ -209,6 +220,15 @@ def _docker_time(text: str) -> str:
     parts = text.split()
     try:
         return isoformat(datetime.strptime(" ".join(parts[:3]), "%Y-%m-%d %H:%M:%S %z"))
+    except ValueError:
+        return ""
+
+
+def _any_time(text: str) -> str:
+    """RFC 3339 as Docker writes it; empty when it is none, or that of nothing."""
+    try:
+        # It writes nanoseconds, which not every Python reads.
+        return "" if text.startswith("0001-") else isoformat(parse_time(re.sub(r"\.\d+", "", text)))
     except ValueError:
         return ""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._secrets import masked_
 from ansible_collections.upkeep.ops.plugins.module_utils._time import isoformat
 
 from tests.examples import run_examples
+from tests.fixtures.docker import docker
 from tests.harness import run_module
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -69,6 +71,56 @@ def test_packages_by_the_log_of_dpkg(tmp_path: Path) -> None:
     assert [(item["subject"], item["at"], item["summary"]) for item in found] == [
         ("nginx", isoformat(at(-30)), "nginx: 1.22.1-9 to 1.22.1-9+deb12u1")
     ]
+
+
+@pytest.fixture
+def small() -> Iterator[Path]:
+    """A control group that holds 32 MiB, whichever version of them this system has."""
+    first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    group = (first if (first / "memory.limit_in_bytes").exists() else second) / f"upkeep-test-{os.getpid()}"
+    if os.geteuid() != 0 or subprocess.run(["dmesg"], capture_output=True).returncode != 0:
+        pytest.skip("only root reads the log of the kernel, and in a container not even root")
+    try:
+        group.mkdir()
+        limit = next(path for name in ("memory.limit_in_bytes", "memory.max") if (path := group / name).exists())
+        limit.write_text(str(32 << 20))
+        if (group / "memory.swap.max").exists():
+            (group / "memory.swap.max").write_text("0")
+    except (OSError, StopIteration):
+        if group.exists():
+            group.rmdir()
+        pytest.skip("this system lets nobody make a control group with a limit of memory")
+    yield group
+    group.rmdir()
+
+
+def test_memory_that_ran_out_by_the_words_of_the_kernel(small: Path, tmp_path: Path) -> None:
+    # The kernel knows a process by the name of its program, up to 15 characters.
+    greedy = tmp_path / f"greedy{os.getpid()}"[:15]
+    greedy.symlink_to("/bin/sh")
+    script = 'echo $$ >"$1"; text=x; while :; do text=$text$text; done'
+    ended = subprocess.run([str(greedy), "-c", script, "sh", str(small / "cgroup.procs")], timeout=60)
+    assert ended.returncode == -9, "the kernel ended it"
+    answer = look(began_at=isoformat(datetime.now(timezone.utc)))
+    (told,) = [trouble for trouble in answer["troubles"] if trouble["subject"] == greedy.name]
+    assert told["kind"] == "oom" and "Killed process" in told["summary"] and "out of memory" in told["summary"]
+    assert abs((datetime.fromisoformat(told["at"].replace("Z", "+00:00")) - NOW).total_seconds()) < 600
+    (first, *_others) = suspects(health(auth="critical"), told["at"], {"app1": answer}, SERVICES)
+    assert (first["kind"], first["subject"]) == ("oom", greedy.name)
+
+
+def test_containers_and_images(docker_image: str) -> None:
+    name = f"upkeep-test-{os.getpid()}-shop"
+    docker("run", "-d", "--network=none", "--name", name, docker_image, "/bin/sleep", "600")
+    try:
+        answer = look(began_at=isoformat(datetime.now(timezone.utc)))
+        told = {(change["kind"], change["subject"]): change for change in answer["changes"]}
+        made, built = told["container", name], told["image", f"{docker_image}:latest"]
+        assert f"container {name} was made of {docker_image}; Up" in made["summary"]
+        assert built["summary"] == f"image {docker_image}:latest was built" and built["at"] <= made["at"]
+        assert not [subject for kind, subject in told if kind == "image" and "<none>" in subject]
+    finally:
+        docker("rm", "-f", name)
 
 
 def test_errors_in_logs_are_counted_before_and_since(tmp_path: Path) -> None:
