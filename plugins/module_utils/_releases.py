@@ -124,6 +124,8 @@ class Packages:
 
     def previous(self, names: Sequence[str]) -> dict[str, str]:
         """The version that each package had before its last upgrade, as apt noted it."""
+        if not names:
+            return {}
         now = self.versions(names)
         before: dict[str, str] = {}
         for name, old, new in self._upgrades():

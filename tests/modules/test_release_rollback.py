@@ -51,6 +51,11 @@ def test_the_link_is_turned_to_the_release_before_and_never_to_a_bad_one(release
     assert refused["failed"] and "all before it are marked bad: v10" in refused["msg"] and in_use(releases) == "v2"
 
 
+def test_the_history_of_apt_is_not_needed_for_a_link(releases: Path, tmp_path: Path) -> None:
+    # It is not there where apt never upgraded anything, nor on the day after it was rotated.
+    assert call("previous", releases, apt_history=str(tmp_path / "none"))["release"]["release"] == "v2"
+
+
 def test_by_name_numbers_count(releases: Path) -> None:
     (releases.parent / "current").unlink()
     (releases.parent / "current").symlink_to(releases / "v10")
