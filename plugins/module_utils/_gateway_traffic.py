@@ -132,6 +132,7 @@ class Traffic:
         with suppress(FileNotFoundError):
             services |= {name[:-5] for name in os.listdir(self._path("upstreams")) if name.endswith(".conf")}
         return {
+            "installed": os.path.exists(self._path("server.conf")),
             "maintenance": self.maintenance(),
             "services": {name: self._service(name) for name in sorted(services)},
         }
@@ -200,15 +201,20 @@ class Traffic:
             raise TrafficError(f"{service} has no server {server}: it has {', '.join(upstream.servers)}")
         return self._plan({_upstream(service): Upstream(upstream.servers, upstream.down - {server}).text()})
 
-    def open(self, service: str, servers: Sequence[str]) -> Plan:
-        """A service is served by all its servers again. ``servers`` is needed only to come back from a fallback."""
+    def open(self, service: str, servers: Sequence[str], keep_out: Sequence[str] = ()) -> Plan:
+        """A service is served by all its servers again, or by all but some that are kept out.
+
+        ``servers`` is needed only to come back from a fallback. Raises TrafficError when none would be left.
+        """
         files: dict[str, str | None] = {_flag(_ISOLATED + _name(service)): None}
         upstream = self.upstream(service)
         if upstream is not None:
             regular = tuple(_address(server) for server in servers) or (() if upstream.fallback else upstream.servers)
             if not regular:
                 raise TrafficError(f"{service} comes back from its fallback: name its regular servers")
-            files[_upstream(service)] = Upstream(regular).text()
+            if set(regular) <= set(keep_out):
+                raise TrafficError(f"no server of {service} would be left: it stays closed")
+            files[_upstream(service)] = Upstream(regular, frozenset(keep_out)).text()
         return self._plan(files)
 
     def _known(self, service: str) -> Upstream:

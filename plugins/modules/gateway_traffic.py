@@ -46,8 +46,8 @@ options:
         service is never taken out. V(in) puts it back.
       - V(isolated) closes O(service). V(redirected) sends its requests to O(fallback).
       - V(maintenance) closes everything but O(open_path).
-      - V(open) ends isolation and redirection of O(service), with all its servers in; without O(service) it ends the
-        maintenance.
+      - V(open) ends isolation and redirection of O(service), with all its servers in but O(keep_out); without
+        O(service) it ends the maintenance.
     type: str
     choices: [read, installed, out, in, isolated, redirected, maintenance, open]
     default: read
@@ -59,6 +59,11 @@ options:
     type: str
   fallback:
     description: Addresses of the servers that take the requests of O(service).
+    type: list
+    elements: str
+    default: []
+  keep_out:
+    description: Addresses of servers of O(service) that stay out when it is opened.
     type: list
     elements: str
     default: []
@@ -151,6 +156,10 @@ msg:
   description: What was done, or what is wrong.
   returned: always
   type: str
+installed:
+  description: Whether the folder was made by V(installed) of O(state), without which no flag closes anything.
+  returned: success
+  type: bool
 maintenance:
   description: Whether everything is closed.
   returned: success
@@ -193,6 +202,7 @@ _ARGUMENTS = {
     "service": {"type": "str"},
     "server": {"type": "str"},
     "fallback": {"type": "list", "elements": "str", "default": []},
+    "keep_out": {"type": "list", "elements": "str", "default": []},
     "services": {"type": "list", "elements": "dict", "default": [], "options": _SERVICE},
     "retry_after": {"type": "int", "default": 300},
     "notice": {"type": "str", "default": "The service is closed for maintenance. Please try again later."},
@@ -231,7 +241,11 @@ def planned(traffic: Traffic, params: dict[str, Any]) -> Plan:
         "isolated": lambda: traffic.isolate(service),
         "redirected": lambda: traffic.redirect(service, params["fallback"]),
         "maintenance": lambda: traffic.set_maintenance(True),
-        "open": lambda: traffic.open(service, servers.get(service, ())) if service else traffic.set_maintenance(False),
+        "open": lambda: (
+            traffic.open(service, servers.get(service, ()), params["keep_out"])
+            if service
+            else traffic.set_maintenance(False)
+        ),
     }
     return plans[params["state"]]()
 

@@ -131,6 +131,11 @@ def test_a_service_is_redirected_and_comes_back(installed: Gateway) -> None:
     refused = call(installed, "open", service="auth")
     assert refused["failed"] and "name its regular servers" in refused["msg"]
     assert call(installed, "out", service="auth", server=first)["failed"]
+    none = call(installed, "open", service="auth", services=installed.services, keep_out=[first, second])
+    assert none["failed"] and "no server of auth would be left" in none["msg"]
+    kept = call(installed, "open", service="auth", services=installed.services, keep_out=[first])
+    assert [server["down"] for server in kept["services"]["auth"]["servers"]] == [True, False]
+    assert installed.answering() == {installed.ports[1]}
     call(installed, "open", service="auth", services=installed.services)
     assert installed.answering() == set(installed.ports)
 
