@@ -41,6 +41,7 @@ set $upkeep_service "";
 if ($uri ~ "{service_path}") {{ set $upkeep_service $1; }}
 if (-f {folder}/flags/isolated-$upkeep_service) {{ set $upkeep_closed 1; }}
 if (-f {folder}/flags/maintenance) {{ set $upkeep_closed 1; }}
+if ($http_x_upkeep_rehearse) {{ set $upkeep_closed 1; }}
 if ($uri ~ "{open_path}") {{ set $upkeep_closed ""; }}
 {bypass}if ($upkeep_closed) {{ return 503; }}
 error_page 503 @upkeep_unavailable;

@@ -98,6 +98,21 @@ class RecoveryJournal:
             _lock.free_lock(self._path(".lock"))
         return recovery
 
+    def prune(self, keep: float, hold: float) -> tuple[list[str], list[str]]:
+        """Remove recoveries that came to their end more than ``keep`` seconds ago; their ids.
+
+        Also the ids of those that cannot be taken back any more, because they ended more than ``hold`` seconds ago:
+        what was kept for that may go.
+        """
+        known = [entry for name in self._names() if (entry := self._read(name))["state"] != OPEN]
+        over = [entry for entry in known if self.ended_before(entry, hold)]
+        removed = [entry["id"] for entry in over if self.ended_before(entry, keep)]
+        if self.writes and removed:
+            with _lock.mutex(self._path(".mutex"), self.sleep):
+                for identifier in removed:
+                    os.unlink(self._path(f"{identifier}.json"))
+        return removed, [entry["id"] for entry in over]
+
     def _open(self, plan: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         standing = self.look()
         if standing.busy:

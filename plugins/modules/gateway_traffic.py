@@ -23,6 +23,8 @@ notes:
   - A service in another nginx configuration file is found by O(service_path), whose first group is its name.
   - With O(bypass_token) requests that carry it in the header C(X-Upkeep-Bypass) pass everything that is closed, so that
     services can be checked through the gateway before it is opened again.
+  - A request with the header C(X-Upkeep-Rehearse) is answered as if everything were closed, so that it can be told
+    beforehand who would pass.
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes

@@ -22,7 +22,7 @@ attributes:
     support: full
   diff_mode:
     support: none
-    details: A journal only grows.
+    details: A journal is added to or removed, and never replaced.
   idempotent:
     support: none
     details: Each call notes what happens now. V(found) of O(state) changes nothing.
@@ -37,8 +37,9 @@ options:
       - V(opened) begins a recovery, or takes over the one that is unfinished.
       - V(noted) adds that O(step) was begun, has ended or failed.
       - V(closed) ends the recovery with O(result).
+      - V(pruned) removes recoveries that came to their end longer than O(keep) ago.
     type: str
-    choices: [found, opened, noted, closed]
+    choices: [found, opened, noted, closed, pruned]
     required: true
   owner:
     description:
@@ -65,6 +66,17 @@ options:
         type: list
         elements: str
         required: true
+      collections:
+        description: Collection groups of Firestore that are restored; empty for all of the export.
+        type: list
+        elements: str
+        default: []
+      fresh:
+        description:
+          - Those of O(plan.parts) that go into a database of their own, each with the name of the one that is C(used)
+            and stays as it is, and of the one that is C(restored).
+        type: dict
+        default: {}
       gateways:
         description: Whether the gateways are closed meanwhile.
         type: bool
@@ -112,6 +124,20 @@ options:
     description: How long after its end a recovery may be taken back. A duration.
     type: str
     default: 7d
+  keep:
+    description:
+      - For how long recoveries that came to their end are known, for O(state=pruned), but never shorter than O(hold). A
+        duration.
+    type: str
+    default: 400d
+  history:
+    description:
+      - The history of the recorder. O(state=found) tells from it how long the last drill and the last recovery took.
+    type: path
+  site:
+    description: Name of the site in O(history).
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -143,6 +169,12 @@ EXAMPLES = r"""
     result: rolled_back
     summary: the safety set could not be taken
 
+- name: Forget what is long over
+  upkeep.ops.recovery_journal:
+    folder: /var/lib/upkeep/recovery
+    state: pruned
+    keep: 400d
+
 - name: See whether a recovery was killed
   upkeep.ops.recovery_journal:
     folder: /var/lib/upkeep/recovery
@@ -153,7 +185,7 @@ EXAMPLES = r"""
 RETURN = r"""
 recovery:
   description: The recovery that the call was about. With O(state=found) the unfinished one, null when there is none.
-  returned: success
+  returned: success, unless O(state=pruned)
   type: dict
   contains: &recovery
     id:
@@ -216,6 +248,32 @@ killed:
   description: Why the owner of the unfinished recovery is gone; empty when nobody is known to be.
   returned: success and O(state=found)
   type: str
+expected:
+  description: How long a recovery may take, as far as the history knows.
+  returned: success and O(state=found)
+  type: dict
+  contains:
+    drill:
+      description:
+        - The last drill that passed and was measured, with C(host), C(set), C(at) and C(rto_seconds); null when there
+          was none.
+      type: dict
+    recovery:
+      description: The last recovery with C(at), C(rto_seconds) and C(downtime_seconds); null when there was none.
+      type: dict
+    problem:
+      description: Why the history cannot be read; empty when it can, or is not there.
+      type: str
+removed:
+  description: Ids of the recoveries that were removed.
+  returned: success and O(state=pruned)
+  type: list
+  elements: str
+over:
+  description: Ids of the recoveries that came to their end longer than O(hold) ago, the removed ones among them.
+  returned: success and O(state=pruned)
+  type: list
+  elements: str
 taken_over:
   description: Whether the recovery is one that an earlier run has begun.
   returned: success and O(state=opened)
@@ -227,6 +285,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError, default_owner
+from ansible_collections.upkeep.ops.plugins.module_utils._recovery_expectation import expectation
 from ansible_collections.upkeep.ops.plugins.module_utils._recovery_journal import RecoveryError, RecoveryJournal
 from ansible_collections.upkeep.ops.plugins.module_utils._recovery_steps import forward
 from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration, utc_now
@@ -235,13 +294,15 @@ _PLAN = {
     "set": {"type": "str", "required": True},
     "set_at": {"type": "str", "required": True},
     "parts": {"type": "list", "elements": "str", "required": True},
+    "collections": {"type": "list", "elements": "str", "default": []},
+    "fresh": {"type": "dict", "default": {}},
     "gateways": {"type": "bool", "default": False},
     "services": {"type": "bool", "default": False},
     "rollback": {"type": "bool", "default": False},
 }
 _ARGUMENTS = {
     "folder": {"type": "path", "required": True},
-    "state": {"type": "str", "choices": ["found", "opened", "noted", "closed"], "required": True},
+    "state": {"type": "str", "choices": ["found", "opened", "noted", "closed", "pruned"], "required": True},
     "owner": {"type": "str"},
     "id": {"type": "str"},
     "plan": {"type": "dict", "options": _PLAN},
@@ -253,6 +314,9 @@ _ARGUMENTS = {
     "summary": {"type": "str", "default": ""},
     "stale_after": {"type": "str", "default": "4h"},
     "hold": {"type": "str", "default": "7d"},
+    "keep": {"type": "str", "default": "400d"},
+    "history": {"type": "path"},
+    "site": {"type": "str", "default": ""},
 }
 _REQUIRED_IF = [
     ("state", "opened", ("plan",)),
@@ -265,9 +329,14 @@ def act(journal: RecoveryJournal, params: dict[str, Any]) -> dict[str, Any]:
     """Carry out what was asked for; the module's answer. Raises RecoveryError and LockError."""
     if params["state"] == "found":
         standing = journal.look()
-        told = {"last": standing.last, "busy": standing.busy, "killed": standing.killed}
+        told: dict[str, Any] = {"last": standing.last, "busy": standing.busy, "killed": standing.killed}
         expired = journal.ended_before(standing.last, parse_duration(params["hold"]))
+        told["expected"] = expectation(params["history"] or "", params["site"])
         return {"changed": False, "recovery": standing.unfinished, "last_expired": expired, **told}
+    if params["state"] == "pruned":
+        hold = parse_duration(params["hold"])
+        removed, over = journal.prune(max(hold, parse_duration(params["keep"])), hold)
+        return {"changed": bool(removed), "removed": removed, "over": over}
     if params["state"] == "opened":
         plan = params["plan"]
         steps = forward(plan["parts"], plan["gateways"], plan["services"])

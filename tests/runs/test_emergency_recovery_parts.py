@@ -1,0 +1,142 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Recoveries of less than everything, and into a fresh database; who is told; what is refused beforehand."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import Any
+
+import pytest
+
+from tests.fixtures.recovery import CONFIRMED, RecoverySite
+from tests.platform.miniature import PROJECT
+from tests.platform.parts import firestore
+
+pytestmark = pytest.mark.slow
+
+FRESH = "restored-since"
+#: One service that stops is enough here.
+FEW = {"emergency_recovery_service_names": ["news-service"], **CONFIRMED}
+INTO_FRESH = {
+    "emergency_recovery_parts": ["firestore:main"],
+    "emergency_recovery_firestore": f"{{{{ [demo_firestore | combine({{'recovery': {{'exact': 'fresh_database', "
+    f"'database': '{FRESH}', 'location': 'eur3'}}}})] }}}}",
+    **FEW,
+}
+#: The services as a site has them that asks each through the gateway alone.
+THROUGH_THE_GATEWAY = "{{ upkeep_services | map('dict2items') | map('rejectattr', 'key', 'equalto', 'ready') | map('items2dict') | list }}"
+
+
+@pytest.fixture(scope="module")
+def site(recovery_site: RecoverySite) -> RecoverySite:
+    return recovery_site
+
+
+@pytest.fixture(scope="module")
+def kept(site: RecoverySite) -> dict[str, bytes]:
+    """The documents of the set, which are those of the database before the first test."""
+    return documents(site)
+
+
+def documents(site: RecoverySite, database: str = firestore.DEFAULT_DATABASE) -> dict[str, bytes]:
+    return firestore.contents(site.platform.emulator.host, PROJECT, database, firestore.DEFAULT_DATABASE)
+
+
+def of_groups(found: dict[str, bytes], *names: str) -> dict[str, bytes]:
+    return {path: content for path, content in found.items() if path.split("/")[-2] in names}
+
+
+def said(site: RecoverySite) -> str:
+    """The output, without line breaks."""
+    return " ".join(site.output.split())
+
+
+def remember_drills(site: RecoverySite) -> None:
+    with sqlite3.connect(site.folder / "state" / "history.sqlite3") as history:
+        (run,) = history.execute("SELECT id FROM runs LIMIT 1").fetchone()
+        for month, result, seconds in (("01", "passed", 11), ("02", "passed", 77), ("03", "failed", 3)):
+            drill = (run, "demo", "20260101T000000Z", f"2026-{month}-01T00:00:00Z", result, seconds, None, None, "{}")
+            history.execute("INSERT INTO drills VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", drill)
+
+
+def kill_as_it_begins(site: RecoverySite, step: str, **variables: Any) -> None:
+    """Start a recovery and kill it (-9) as soon as its journal tells that it has begun a step."""
+    known = set(site.journals())
+    run = site.begin(site.command("emergency_recovery", **variables))
+    while not any(f'"step": "{step}"' in path.read_text() for path in set(site.journals()) - known):
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.02)
+    run.kill()
+    run.communicate(timeout=60)
+
+
+def test_one_collection_group_is_restored_and_each_stage_told(site: RecoverySite, kept: dict[str, bytes]) -> None:
+    site.spoil()
+    spoilt, redis = documents(site), site.platform.redis.cli("debug", "digest")
+    remember_drills(site)
+    assert site.run("emergency_recovery", emergency_recovery_collections=["sessions"], **FEW) == 0, site.output
+    restored = documents(site)
+    assert of_groups(restored, "sessions") == of_groups(kept, "sessions") != of_groups(spoilt, "sessions")
+    others = ("users", "orders", "items")
+    assert of_groups(restored, *others) == of_groups(spoilt, *others) != of_groups(kept, *others)
+    assert site.platform.redis.cli("debug", "digest") == redis, "nor was Redis touched"
+    drill = "77.0 s for the data alone, as in the last drill that passed, of set 20260101T000000Z on demo at 2026-02-01"
+    assert drill in said(site) and "firestore:main (only sessions): " in said(site)
+    told = (site.folder / "alerts" / "database-admin.log").read_text()
+    stages = ("begins", "is closed", "are stopped", "of Firestore is replaced", "are started", "is opened again")
+    counted = {stage: told.count(stage) for stage in (*stages, "has ended")}
+    assert counted == dict.fromkeys(counted, 1), told
+    assert {"rto_seconds", "rpo_seconds", "downtime_seconds"} == set(site.recovery()["figures"])
+    (hold,) = (json.loads(path.read_text()) for path in (site.folder / "backups").glob("*/hold.json"))
+    assert hold["safety"] and hold["reason"] == f"safety set of recovery {site.recovery()['id']}" and hold["until"]
+
+
+def test_collections_that_cannot_be_given_back_are_refused(site: RecoverySite) -> None:
+    refusals: dict[str, dict[str, Any]] = {
+        "the catalogue lists no nothing in collections of firestore:main": {
+            "emergency_recovery_collections": ["nothing"]
+        },
+        "name it alone in emergency_recovery_parts, in place of redis:cache": {
+            "emergency_recovery_collections": ["users"],
+            "emergency_recovery_parts": ["redis:cache"],
+        },
+    }
+    for reason, options in refusals.items():
+        assert site.run("emergency_recovery", "--check", **options) == 2
+        assert reason in said(site)
+
+
+def test_into_a_fresh_database_killed_and_again_and_no_way_back_needed(
+    site: RecoverySite, kept: dict[str, bytes]
+) -> None:
+    site.spoil()
+    spoilt = documents(site)
+    chosen = {"emergency_recovery_set": site.set.name, **INTO_FRESH}
+    kill_as_it_begins(site, "restore firestore:main", **chosen)
+    assert site.run("emergency_recovery", emergency_recovery_resume="forward", **chosen) == 0, site.output
+    assert documents(site, FRESH) == kept and documents(site) == spoilt != kept
+    told = f"firestore:main was restored as database {FRESH}, and (default), which was in use, was not touched"
+    assert told in said(site) and "Point the services there" in said(site)
+    assert site.run("emergency_recovery", **chosen) == 0, site.output
+    assert documents(site, FRESH) == kept, "an import that is done is found"
+    assert f"into the fresh database {FRESH}; (default), which is in use, stays as it is" in said(site)
+    assert site.run("rollback_recovery", **CONFIRMED) == 2
+    assert f"nothing is to be taken back of recovery {site.recovery()['id']}: {told}" in said(site)
+    site.serves()
+
+
+def test_what_is_over_is_not_taken_back(site: RecoverySite) -> None:
+    assert site.run("rollback_recovery", emergency_recovery_hold="0s", **CONFIRMED) == 2
+    assert f"recovery {site.recovery()['id']} ended more than 0s ago" in said(site)
+
+
+def test_a_check_that_a_closed_gateway_holds_off_is_refused_before(site: RecoverySite) -> None:
+    options = {"emergency_recovery_parts": ["redis:cache"], "emergency_recovery_services": THROUGH_THE_GATEWAY}
+    assert site.run("emergency_recovery", "--check", **options, emergency_recovery_bypass_token="") == 2
+    assert "auth-service, chat-service, link-service: the check goes through a gateway" in said(site)
+    assert "set upkeep_gateway.bypass_token" in said(site)
+    assert site.run("emergency_recovery", "--check", **options) == 0, "with the token they pass"
