@@ -314,10 +314,7 @@ class Importer:
             )
 
     def _count(self, names: Iterable[str]) -> dict[str, int]:
-        """Documents now. Where parts are put into a database that is in use, the rest of it is none of our business."""
-        part = self._request.collection_ids and self._request.mode != FRESH_DATABASE
-        others = () if part else self._live.root_collections()
-        return {name: self._live.count(name) for name in sorted({*names, *others})}
+        return {name: self._live.count(name) for name in sorted({*names, *self._live.root_collections()})}
 
     def _finish(self, operation: AnyOperation, what: str) -> AnyOperation:
         """Wait until it is done. Raises ImportFailedError when it is no success, FirestoreAccessError."""

@@ -188,8 +188,7 @@ import:
       sample: SUCCESSFUL
 counts:
   description:
-    - Documents of each collection group that is imported, that is deleted, or that is at the root of the database. With
-      O(collection_ids) those at the root are counted for a fresh database alone.
+    - Documents of each collection group that the export holds, that is deleted, or that is at the root of the database.
   returned: success, and on failure when documents are not what was wanted
   type: list
   elements: dict
