@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +40,35 @@ http {{ access_log off; server {{ listen 127.0.0.1:{port}; return 200 "{words}";
 NO_STAGING = {"staging_run": "this site has no staging"}
 
 
+class Hook(BaseHTTPRequestHandler):
+    """Where a hosted status page takes the status; one that hangs until it is told not to."""
+
+    reached, released = threading.Event(), threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.reached.set()
+        self.released.wait(60)
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the output of the tests clean."""
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def hook() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        Hook.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, hook: str) -> Iterator[Path]:
     """A site with a service whose health is a file and one that nobody runs, a verified backup set, and an nginx."""
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed: apt-get install nginx")
@@ -69,6 +99,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "config": str(folder / "nginx.conf"),
             "nginx_command": nginx,
             "status_dir": str(folder / "status"),
+            "status_hook_url": hook,
         },
         "upkeep_services": [
             {
@@ -121,10 +152,15 @@ def served() -> str:
         return str(answer.read().decode())
 
 
+def command(site: Path, playbook: str, *arguments: str, **variables: Any) -> list[str]:
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    given = [str(ROOT / "playbooks" / f"{playbook}.yml"), "-e", json.dumps(variables), *arguments]
+    return [program, "-i", str(site / "inventory.yml"), *given]
+
+
 def play(site: Path, playbook: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(site / "inventory.yml"),
-         str(ROOT / "playbooks" / f"{playbook}.yml"), "-e", json.dumps(variables), *arguments],
+        command(site, playbook, *arguments, **variables),
         cwd=ROOT, text=True, capture_output=True, check=False, timeout=180, stdin=subprocess.DEVNULL,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "160"},
     )  # fmt: skip
@@ -140,11 +176,31 @@ def rows(site: Path) -> list[tuple[str, str]]:
         return history.execute("SELECT status, record FROM windows").fetchall()
 
 
+def killed_while_the_page_is_published(site: Path, **services: Any) -> None:
+    """The window is claimed, and people are told; it has not begun, and nothing is held yet."""
+    given = {"maintenance_window_stage": "start", "upkeep_confirm": "test", "maintenance_window_title": TITLE}
+    given.update(maintenance_window_overrides=NO_STAGING, **services)
+    Hook.reached.clear()
+    Hook.released.clear()
+    process = subprocess.Popen(
+        command(site, "maintenance_window", **given), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        start_new_session=True, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+    )  # fmt: skip
+    try:
+        assert Hook.reached.wait(150) and process.poll() is None
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        Hook.released.set()
+    assert [status for status, _record in rows(site)] == ["planned"]
+
+
 def words(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(done.stdout.split())
 
 
 def test_a_window_from_start_to_end(site: Path) -> None:
+    Hook.released.set()
     unconfirmed = window(site, "start", upkeep_confirm="")
     assert unconfirmed.returncode != 0 and "-e upkeep_confirm=test" in unconfirmed.stdout
     foretold = window(site, "start", "--check")
@@ -152,6 +208,7 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert rows(site) == [] and not (site / "state" / "rollback").exists()
 
     services = {"maintenance_window_services": "auth, docs", "maintenance_window_duration": "2h"}
+    killed_while_the_page_is_published(site, **services)
     begun = window(site, "start", maintenance_window_overrides=NO_STAGING, **services)
     assert begun.returncode == 0, begun.stdout + begun.stderr
     ((status, record),) = rows(site)
@@ -160,12 +217,12 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert "the status page tells of it; told: Ops" in told["users_told"]["summary"]
     assert "is verified" in told["backup_fresh"]["summary"]
     assert any("release 41 of auth" in point for point in json.loads(record)["rollback"])
-    assert '-e maintenance_window_stage=rollback -e \'{"maintenance_window_title": "Release 42 of auth"}\' -e' in words(
-        begun
-    )
+    way = 'maintenance_window_stage=rollback -e \'{"maintenance_window_title": "Release 42 of auth"}\' -e'
+    assert way in words(begun), "the operator is told how to go back"
     (copy,) = (site / "state" / "rollback" / "Release-42-of-auth").iterdir()
     assert copy.read_text() == (site / "nginx.conf").read_text()
     assert TITLE in (site / "status" / "index.html").read_text()
+    assert (site / "ops.log").read_text().count(f"] {TITLE}: planned maintenance") == 1, "nobody is told twice"
 
     (site / "healthy").unlink()
     down = play(site, "health_check")
@@ -219,7 +276,7 @@ def test_a_recorded_configuration_that_nginx_does_not_take_is_not_left(tmp_path:
     kept = {"kept_as": str(tmp_path / "copy"), "sha256": "", "mode": "0644", "owner": os.getuid(), "group": os.getgid()}
     variables = {
         "maintenance_window_way_back": {"localhost": {"files": {str(nginx): kept}}},
-        "maintenance_window_nginx_config": str(nginx),
+        "maintenance_window_nginx_config": str(nginx), "maintenance_window_rollback_directory": str(tmp_path),
         "maintenance_window_nginx_command": ["nginx", "-e", "stderr", "-c", str(nginx)],
         "maintenance_window_stage": "rollback", "maintenance_window_site": "test", "maintenance_window_confirm": "test",
     }  # fmt: skip
@@ -228,3 +285,29 @@ def test_a_recorded_configuration_that_nginx_does_not_take_is_not_left(tmp_path:
             [{"name": "Go back", "ansible.builtin.include_role": {"name": "upkeep.ops.maintenance_window"}}], variables
         )
     assert nginx.read_text() == "events {}\n"
+
+
+def test_a_way_back_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
+    """The link was turned, and the process of the newer release still runs."""
+    (tmp_path / "releases" / "41").mkdir(parents=True)
+    (tmp_path / "current").symlink_to(tmp_path / "releases" / "41")
+    process = {"pid_file": str(tmp_path / "pid"), "command": ["/bin/sleep", "598"]}
+    service = {
+        "name": "auth", "releases": str(tmp_path / "releases"), "runner": {"type": "process", **process},
+        "ready": {"type": "command", "argv": ["true"]},
+    }  # fmt: skip
+    (tmp_path / "unfinished.json").write_text('{"services": ["auth"], "files": []}')
+    release = run_module("release_rollback", {"releases": str(tmp_path / "releases")})["release"]
+    variables = {
+        "maintenance_window_way_back": {"localhost": {"services": {"auth": release}}},
+        "maintenance_window_catalogue": [service], "maintenance_window_rollback_directory": str(tmp_path),
+        "maintenance_window_stage": "rollback", "maintenance_window_site": "test", "maintenance_window_confirm": "test",
+        "service_restart_health_passes": 1,
+    }  # fmt: skip
+    back = [{"name": "Go back", "ansible.builtin.include_role": {"name": "upkeep.ops.maintenance_window"}}]
+    try:
+        run_tasks(back, variables)
+        assert (tmp_path / "pid").exists(), "it was restarted, though its link was right"
+        assert not (tmp_path / "unfinished.json").exists()
+    finally:
+        run_module("graceful_stop", process)

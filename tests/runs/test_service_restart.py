@@ -111,6 +111,40 @@ def test_one_that_dies_is_put_back_to_its_previous_release(site: Site) -> None:
         run_module("graceful_stop", {"pid_file": str(site.folder / "app1" / "service.pid")})
 
 
+def test_a_dependency_is_new_everywhere_before_its_dependants(site: Site) -> None:
+    """Service by service, each on one host after the other; one that fails stops the roll over all that comes after."""
+    store = {
+        "name": "store", "hosts": ["app1", "app2"], "stop_timeout": 5,
+        "ready": {"type": "command", "argv": ["test", "!", "-e", "{{ auth_folder | default() }}/ill"]},
+        "runner": {
+            "type": "process", "command": ["/bin/sleep", "597"], "pid_file": "{{ auth_folder | default() }}/store.pid",
+        },
+    }  # fmt: skip
+    services = {"upkeep_services": [{**site.service, "depends_on": ["store"]}, store]}
+    ordered = ("-e", "service=all", "-e", "service_restart_order=services")
+    try:
+        done = site.play(*ordered, **services)
+        assert done.returncode == 0, done.stdout
+        files = [site.apps[host].folder / name for name in ("store.pid", "service.pid") for host in ("app1", "app2")]
+        times = [file.stat().st_mtime_ns for file in files]
+        assert times == sorted(times), "store on app1, store on app2, auth on app1, auth on app2"
+        assert site.down() == []
+
+        (site.apps["app1"].folder / "ill").touch()
+        failed = site.play(*ordered, **services, service_restart_health_attempts=1)
+        assert failed.returncode != 0
+        kept = [file.stat().st_mtime_ns for file in files]
+        assert kept[0] > times[0] and kept[1:] == times[1:], "what comes after was left as it was"
+        told = {(row["host"], row["subject"]): row for row in site.all_findings("service_back")}
+        assert "never became healthy" in told["app1", "store"]["summary"]
+        left = [told[key]["summary"] for key in (("app2", "store"), ("app1", "auth"), ("app2", "auth"))]
+        assert all("the roll was stopped: see app1" in summary for summary in left)
+        assert site.down() == [] and site.ask() == 200
+    finally:
+        for app in site.apps.values():
+            run_module("graceful_stop", {"pid_file": str(app.folder / "store.pid"), "command": ["/bin/sleep", "597"]})
+
+
 def test_a_service_that_stands_alone_is_closed_meanwhile(site: Site) -> None:
     """Its clients are told to come again; where no gateway can close it, it is said that requests failed."""
     alone = {**site.service, "hosts": ["app1"], "backends": {"app1": site.servers["app1"]}}
