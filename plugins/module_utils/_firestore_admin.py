@@ -134,6 +134,11 @@ class AdminApi:
 
         return ask
 
+    def cancel(self, name: str) -> None:
+        """Ask the service to end an operation; it goes on until it is done. Raises FirestoreAccessError."""
+        with explained(self._target.admin_address):
+            self._client.cancel_operation({"name": name}, **self._calls)
+
     def operations(self, kind: type[AnyOperation]) -> Iterator[AnyOperation]:
         """All of that kind that the service still remembers of the database. Raises FirestoreAccessError."""
         metadata_type = getattr(self._types, _MESSAGES[kind]).pb().DESCRIPTOR

@@ -22,7 +22,7 @@ from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import AdminApi, LiveCounts, Operation
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import Operation
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_compare import (
     Comparison,
     Documents,
@@ -46,8 +46,10 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_import impor
     ImportFailedError,
     ImportRequest,
     NotRestoredError,
+    importer_of,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_operations import Patience
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_running import REFUSE, RunningError
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import bucket_opener, split_uri
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_verify import ExportRecord, RecordError, read_record
 from ansible_collections.upkeep.ops.plugins.module_utils._signals import not_stopped
@@ -66,7 +68,8 @@ class BusyError(Exception):
 
 #: What keeps a drill from being made, or from telling, and says nothing about the export.
 _NOT_MADE = (
-    BusyError, FirestoreAccessError, DatabaseError, ImportFailedError, IncomparableError, MissingDependencyError
+    BusyError, FirestoreAccessError, DatabaseError, ImportFailedError, IncomparableError, MissingDependencyError,
+    RunningError,
 )  # fmt: skip
 
 
@@ -157,15 +160,8 @@ class Access:
 
     def importer(self, uri: str, database: str, location: str, tell: Callable[[Operation], None]) -> Importer:
         target = replace(self.target, database=database)
-        return Importer(
-            ImportRequest(uri, target.name, mode=FRESH_DATABASE, location=location),
-            AdminApi(target, self.timeout),
-            self.databases(),
-            LiveCounts(target, self.timeout),
-            self.read(uri),
-            self.patience,
-            tell,
-        )
+        request = ImportRequest(uri, target.name, mode=FRESH_DATABASE, location=location)
+        return importer_of(request, target, self.timeout, self.patience, REFUSE, tell)
 
 
 class Driller:

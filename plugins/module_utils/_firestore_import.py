@@ -10,7 +10,8 @@ deletion of named collection groups, the result is what was exported.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import (
@@ -21,8 +22,12 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import
     LiveCounts,
     Operation,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import FirestoreUnreachableError
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_databases import Database
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
+    FirestoreUnreachableError,
+    Target,
+    storage_client,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_databases import Database, Databases
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_format import (
     ExportMetadata,
     Opener,
@@ -38,7 +43,8 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_operations i
     fault_of,
     wait,
 )
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import split_uri
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_running import Running, Writing
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import bucket_opener, split_uri
 from ansible_collections.upkeep.ops.plugins.module_utils._time import format_duration, isoformat
 
 MERGE, FRESH_DATABASE, DELETE_FIRST = "merge", "fresh_database", "delete_first"
@@ -107,6 +113,8 @@ class ImportPlan:
     before: Mapping[str, int] = field(default_factory=dict)
     operation: ImportOperation | None = None
     deletion: DeletionOperation | None = None
+    #: What goes on in the database and must come to its end first.
+    others: Sequence[Writing] = ()
 
     def groups(self, deleted: Iterable[str] = (), after: Mapping[str, int] | None = None) -> list[Group]:
         """What is known of every collection group; of ``deleted`` ones nothing stays."""
@@ -133,7 +141,7 @@ class DatabaseMaker(Protocol):
 
 
 class Importer:
-    """Carries out one import. ``read`` opens objects of the export's bucket, ``tell`` hears of the progress."""
+    """Carries out one import. ``read`` opens objects of the export's bucket, ``running`` knows what goes on there."""
 
     def __init__(
         self,
@@ -142,36 +150,48 @@ class Importer:
         databases: DatabaseMaker,
         live: LiveCounts,
         read: Opener,
-        patience: Patience,
-        tell: Callable[[Operation], None],
+        running: Running,
     ) -> None:
         self._request = request
         self._admin, self._databases, self._live, self._read = admin, databases, live, read
-        self._patience, self._tell = patience, tell
+        self._running, self._patience = running, running.patience
         self._identifier = request.database.rpartition("/")[2]
 
+    def alone(self, lock_file: str) -> AbstractContextManager[None]:
+        """Keep off modules of this host that import into the database, see :class:`Running`."""
+        return self._running.alone(lock_file)
+
     def plan(self) -> ImportPlan:
-        """Prove the export and look at the database. Raises ImportFailedError, FirestoreAccessError and others."""
+        """Prove the export and look at the database.
+
+        Raises ImportFailedError, RunningError, FirestoreAccessError and others.
+        """
         documents, exported = self._exported()
         if self._databases.find(self._identifier) is None:
             self._must_be_creatable()
             return ImportPlan(STARTED, False, exported, documents)
-        imports = list(self._admin.operations(ImportOperation))
-        going = self._going(imports)
+        found = self._running.found()
+        others = self._others(found)
         before = self._count({*exported, *self._request.delete_collections})
-        if going is not None:
-            return ImportPlan(RESUMED, True, exported, documents, before, going)
+        plan = ImportPlan(STARTED, True, exported, documents, before, others=others)
+        if others:
+            return plan
+        for operation in found:
+            if isinstance(operation, ImportOperation):
+                return replace(plan, action=RESUMED, operation=operation)
+            plan = replace(plan, deletion=operation)
         # A collection may be there without a document of its own, for what lies below missing ones.
         if self._request.mode == FRESH_DATABASE and (any(before.values()) or self._live.root_collections()):
-            return self._filled(imports, ImportPlan(FOUND, True, exported, documents, before))
-        return ImportPlan(STARTED, True, exported, documents, before, deletion=self._deletion())
+            return self._filled(replace(plan, action=FOUND))
+        return plan
 
     def predict(self, plan: ImportPlan) -> dict[str, Any]:
         """What the module returns in check mode."""
         if plan.action == FOUND:
             return self._answer(False, f"{plan.documents} documents of {self._request.uri} are there already", plan)
         groups = plan.groups(self._request.delete_collections)
-        steps = []
+        first = self._running.foretold(plan.others)
+        steps = [first] if first else []
         if not plan.exists:
             steps.append(f"create {self._request.database} in {self._request.location}")
         if self._request.mode == DELETE_FIRST and plan.action == STARTED:
@@ -185,8 +205,14 @@ class Importer:
     def carry_out(self, plan: ImportPlan) -> dict[str, Any]:
         """Do what the plan says; what the module returns of it.
 
-        Raises ImportFailedError when the result is not what was wanted, FirestoreAccessError, DatabaseError.
+        Raises ImportFailedError when the result is not what was wanted, RunningError, FirestoreAccessError,
+        DatabaseError.
         """
+        if plan.others:
+            ended = self._running.end(plan.others)
+            answer = self.carry_out(self.plan())
+            others = [operation.name for operation in plan.others]
+            return {**answer, "changed": True, "msg": f"{ended}; {answer['msg']}", "others": others}
         if plan.action == FOUND:
             return self.predict(plan)
         if not plan.exists:
@@ -268,34 +294,26 @@ class Importer:
         if not self._request.location:
             raise ImportFailedError(f"{self._request.database} is to be created: set location, it can never be changed")
 
-    def _going(self, imports: Iterable[ImportOperation]) -> ImportOperation | None:
-        """An import that goes on. Raises ImportFailedError when it is not the wanted one."""
-        going = [operation for operation in imports if not operation.done]
-        for operation in going:
-            ours = operation.input_uri_prefix.rstrip("/") == self._request.uri
-            if not ours or set(operation.collection_ids) != set(self._request.collection_ids):
-                raise ImportFailedError(
-                    f"another import into {self._request.database} is going on: {operation.input_uri_prefix} as "
-                    f"{operation.name}. Wait for it, or cancel it with gcloud firestore operations cancel"
-                )
-        return going[0] if going else None
+    def _others(self, found: Sequence[Writing]) -> list[Writing]:
+        """What must end before this import begins. One of ours is gone on with, unless others went on beside it.
 
-    def _deletion(self) -> DeletionOperation | None:
-        """A deletion of the same collection groups that an earlier run began. Raises ImportFailedError for others."""
-        if self._request.mode != DELETE_FIRST:
-            return None
-        for operation in self._admin.operations(DeletionOperation):
-            if not operation.done:
-                if set(operation.collection_ids) == set(self._request.delete_collections):
-                    return operation
-                raise ImportFailedError(
-                    f"another deletion of documents of {self._request.database} is going on: {operation.name}. "
-                    "Wait for it"
-                )
-        return None
+        Raises RunningError when others' operations are not to be touched.
+        """
+        others = [operation for operation in found if not self._is_ours(operation)] or found[1:]
+        for operation in others:
+            self._running.refuse(operation)
+        return list(found) if others else []
 
-    def _filled(self, imports: Iterable[ImportOperation], plan: ImportPlan) -> ImportPlan:
+    def _is_ours(self, operation: Writing) -> bool:
+        """Whether an earlier run began it for the very same import."""
+        request, groups = self._request, set(operation.collection_ids)
+        if isinstance(operation, ImportOperation):
+            return operation.input_uri_prefix.rstrip("/") == request.uri and groups == set(request.collection_ids)
+        return request.mode == DELETE_FIRST and groups == set(request.delete_collections)
+
+    def _filled(self, plan: ImportPlan) -> ImportPlan:
         """The plan for a database that holds documents: it is ours only when an import of ours filled it."""
+        imports = self._admin.operations(ImportOperation)
         ours = [each for each in imports if each.input_uri_prefix.rstrip("/") == self._request.uri]
         filled = {name: count for name, count in plan.before.items() if count}
         if any(not fault_of(operation) for operation in ours) and filled == _positive(plan.exported):
@@ -319,7 +337,7 @@ class Importer:
     def _finish(self, operation: AnyOperation, what: str) -> AnyOperation:
         """Wait until it is done. Raises ImportFailedError when it is no success, FirestoreAccessError."""
         try:
-            operation = wait(operation, self._admin.poll(type(operation)), self._patience, self._tell)
+            operation = wait(operation, self._admin.poll(type(operation)), self._patience, self._running.tell)
         except FirestoreUnreachableError as error:
             raise ImportFailedError(
                 f"{error}; the {what} may go on as {operation.name}: run the task again, and it is resumed"
@@ -348,6 +366,8 @@ class Importer:
     ) -> dict[str, Any]:
         answer: dict[str, Any] = {"changed": changed, "action": plan.action, "msg": message}
         answer["counts"] = _counts(plan.groups() if groups is None else groups)
+        if plan.others:
+            answer["others"] = [operation.name for operation in plan.others]
         if record is not None:
             answer["import"] = record
         return answer
@@ -364,6 +384,26 @@ class Importer:
             "seconds": round((ended - started).total_seconds(), 3) if started and ended else None,
             "state": operation.state,
         }
+
+
+def importer_of(
+    request: ImportRequest,
+    target: Target,
+    timeout: float,
+    patience: Patience,
+    policy: str,
+    tell: Callable[[Operation], None],
+) -> Importer:
+    """For an import into ``target``. A request takes ``timeout`` seconds, ``policy`` is that of :class:`Running`."""
+    admin, bucket = AdminApi(target, timeout), split_uri(request.uri)[0]
+    return Importer(
+        request,
+        admin,
+        Databases(target, timeout, patience),
+        LiveCounts(target, timeout),
+        bucket_opener(storage_client(target), bucket, target.storage_url, timeout),
+        Running(admin, request.database, policy, patience, tell),
+    )
 
 
 def _counts(groups: Iterable[Group]) -> list[dict[str, Any]]:

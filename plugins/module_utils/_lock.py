@@ -156,10 +156,12 @@ def free_lock(path: str) -> None:
 
 
 @contextmanager
-def mutex(path: str, sleep: Callable[[float], None], patience: float = MUTEX_PATIENCE) -> Iterator[None]:
+def mutex(
+    path: str, sleep: Callable[[float], None], patience: float = MUTEX_PATIENCE, poll: float = _MUTEX_POLL
+) -> Iterator[None]:
     """One module process at a time; the kernel frees it when the process ends, however it ends.
 
-    Raises LockError when another process keeps it longer than ``patience`` seconds.
+    It is tried each ``poll`` seconds. Raises LockError when another process keeps it longer than ``patience`` seconds.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -167,8 +169,8 @@ def mutex(path: str, sleep: Callable[[float], None], patience: float = MUTEX_PAT
         while not _locked(descriptor):
             if waited >= patience:
                 raise LockError(f"another process has kept {path} locked for {format_duration(patience)}")
-            sleep(_MUTEX_POLL)
-            waited += _MUTEX_POLL
+            sleep(poll)
+            waited += poll
         yield
     finally:
         os.close(descriptor)

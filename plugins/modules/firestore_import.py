@@ -19,7 +19,7 @@ description:
   - Before anything is written or deleted the export is read back whole, and the CRC of each record, counts, sizes,
     duplicates and missing files are checked. After the import documents are counted and held against the export.
   - Run again while an import of the same export goes on, the module resumes waiting for it, also when an earlier
-    run was killed.
+    run was killed. Of other operations that go on in the database O(running_operations) says what becomes.
   - An import costs one write for each document. The account needs the role C(roles/datastore.importExportAdmin) and
     read access to the objects of the bucket; for V(fresh_database) C(roles/datastore.owner) and for V(delete_first)
     C(roles/datastore.bulkAdmin). The bucket must be in or near the location of the database.
@@ -81,6 +81,21 @@ options:
     description: The name of the database once more, needed for O(exact=delete_first).
     type: str
     default: ""
+  running_operations:
+    description:
+      - What becomes of other imports into the database and other deletions of its documents that go on, begun by others
+        or by a run that was killed. Beside one of them no import ends with what it should.
+      - V(refuse) leaves them alone and fails, V(wait) waits for their end, V(cancel) cancels them and waits for it.
+      - An import or deletion that is the same as this one is resumed in any case.
+    type: str
+    choices: [refuse, wait, cancel]
+    default: refuse
+  lock_file:
+    description:
+      - File on this host that keeps modules apart which import into the database. One that works on after its run was
+        killed is waited for; with V(cancel) of O(running_operations) the operation that it waits for is cancelled.
+      - Its folder is made with mode 0700.
+    type: path
   location:
     description: Where a database is created for O(exact=fresh_database), such as V(eur3). It can never be changed.
     type: str
@@ -186,6 +201,12 @@ import:
       description: State of the operation.
       type: str
       sample: SUCCESSFUL
+others:
+  description: Names of other operations that were cancelled or waited for first, or would be in check mode.
+  returned: success when there were any
+  type: list
+  elements: str
+  sample: ["projects/example-project/databases/(default)/operations/ASA1MTAwNDQxNQ"]
 counts:
   description:
     - Documents of each collection group that the export holds, that is deleted, or that is at the root of the database.
@@ -222,16 +243,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_use import reading
 from ansible_collections.upkeep.ops.plugins.module_utils._dependencies import MissingDependencyError
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import AdminApi, LiveCounts, Operation
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_admin import Operation
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_connection import (
     CONNECTION_OPTIONS,
     FirestoreAccessError,
     Target,
-    storage_client,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_databases import (
     DatabaseError,
-    Databases,
     must_be_confirmed,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_export_format import ExportFormatError
@@ -239,13 +258,20 @@ from ansible_collections.upkeep.ops.plugins.module_utils._firestore_import impor
     DELETE_FIRST,
     FRESH_DATABASE,
     MERGE,
-    Importer,
     ImportFailedError,
     ImportRequest,
+    importer_of,
 )
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_operations import Patience
-from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import bucket_opener, split_uri
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_running import (
+    CANCEL,
+    REFUSE,
+    WAIT,
+    RunningError,
+)
+from ansible_collections.upkeep.ops.plugins.module_utils._firestore_storage import split_uri
 from ansible_collections.upkeep.ops.plugins.module_utils._firestore_verify import RecordError, read_record
+from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError
 from ansible_collections.upkeep.ops.plugins.module_utils._progress import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._time import parse_duration
 
@@ -262,6 +288,8 @@ def main() -> None:
             "exact": {"type": "str", "choices": [MERGE, FRESH_DATABASE, DELETE_FIRST], "default": MERGE},
             "delete_collections": {"type": "list", "elements": "str", "default": []},
             "confirm": {"type": "str", "default": ""},
+            "running_operations": {"type": "str", "choices": [REFUSE, WAIT, CANCEL], "default": REFUSE},
+            "lock_file": {"type": "path"},
             "location": {"type": "str", "default": ""},
             "count_tolerance": {"type": "float", "default": 0.0},
             "timeout": {"type": "str", "default": "4h"},
@@ -279,7 +307,8 @@ def main() -> None:
     except ImportFailedError as error:
         module.fail_json(msg=str(error), **(error.told or {}))
     except (
-        ValueError, OSError, MissingDependencyError, FirestoreAccessError, DatabaseError, ExportFormatError, RecordError
+        ValueError, OSError, MissingDependencyError, FirestoreAccessError, DatabaseError, ExportFormatError,
+        RecordError, RunningError, LockError,
     ) as error:  # fmt: skip
         module.fail_json(msg=str(error))
 
@@ -298,17 +327,11 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         def tell(operation: Operation) -> None:
             progress(operation.bytes, operation.bytes_expected or None)
 
-        importer = Importer(
-            request,
-            AdminApi(target, one_request),
-            Databases(target, one_request, patience),
-            LiveCounts(target, one_request),
-            bucket_opener(storage_client(target), split_uri(request.uri)[0], target.storage_url, one_request),
-            patience,
-            tell,
-        )
-        plan = importer.plan()
-        answer = importer.predict(plan) if module.check_mode else importer.carry_out(plan)
+        policy = options["running_operations"]
+        importer = importer_of(request, target, one_request, patience, policy, tell)
+        with importer.alone("" if module.check_mode else options["lock_file"] or ""):
+            plan = importer.plan()
+            answer = importer.predict(plan) if module.check_mode else importer.carry_out(plan)
         progress.finish(answer.get("import", {}).get("bytes", 0))
     return {**answer, **({"diff": {"before": "", "after": f"{answer['msg']}\n"}} if answer["changed"] else {})}
 

@@ -230,6 +230,58 @@ def test_killed_between_deletion_and_import_and_run_again(
     assert digest(firestore.emulator.host, PROJECT, target).collections == {**wanted, "visitors": 1}
 
 
+def test_what_a_killed_run_left_going_is_cancelled_first(
+    firestore: FirestoreStandIn, exported: str, in_groups: str, target: str
+) -> None:
+    """Run again with another export: the way back of a recovery that was killed while it imported."""
+    firestore.bridge.configure(delay=60, method="import")
+    killed = start_module("firestore_import", arguments(firestore, exported, target))
+    until(lambda: len(unfinished(firestore, target)) == 1)
+    killed.kill()
+    killed.communicate()
+    (left,) = unfinished(firestore, target)
+    late = load(firestore, in_groups, target, running_operations="wait", timeout="1s")
+    assert late["failed"] and f"the import {left} still goes on after 1.0 s" in late["msg"]
+    foretold = load(firestore, in_groups, target, running_operations="cancel", check=True)
+    assert f"would cancel the import {left}, then import" in foretold["msg"]
+    assert unfinished(firestore, target) == {left}, "check mode cancelled"
+
+    other = start_module("firestore_import", arguments(firestore, in_groups, target, running_operations="cancel"))
+    until(lambda: len(unfinished(firestore, target) - {left}) == 1)
+    firestore.bridge.configure()
+    answer = json.loads(other.communicate(timeout=60)[0])
+    assert answer["msg"].startswith(f"cancelled the import {left}; imported ")
+    wanted = {name: firestore.collections[name] for name in ("users", "orders")}
+    assert digest(firestore.emulator.host, PROJECT, target).collections == wanted
+
+
+def test_a_module_that_outlived_its_run_begins_nothing_beside_ours(
+    firestore: FirestoreStandIn, exported: str, in_groups: str, target: str, tmp_path: Path
+) -> None:
+    """It waits for its deletion, and would begin its import as soon as that is done."""
+    put(firestore, target, "users/newcomer")
+    options = {"exact": "delete_first", "confirm": target, "lock_file": str(tmp_path / "locks" / "firestore")}
+    firestore.bridge.configure(delay=60, method="bulk_delete")
+    both = {**options, "delete_collections": ["users", "sessions"]}
+    orphan = start_module("firestore_import", arguments(firestore, exported, target, **both))
+    until(lambda: len(unfinished(firestore, target)) == 1)
+    (left,) = unfinished(firestore, target)
+    ours = {**options, "delete_collections": ["users"], "running_operations": "cancel"}
+    second = start_module("firestore_import", arguments(firestore, in_groups, target, **ours))
+    told = json.loads(orphan.communicate(timeout=60)[0])
+    assert told["failed"] and left in told["msg"] and "CANCELLED" in told["msg"]
+    firestore.bridge.configure()
+    assert not json.loads(second.communicate(timeout=60)[0]).get("failed")
+    wanted = {name: firestore.collections[name] for name in ("users", "orders")}
+    assert digest(firestore.emulator.host, PROJECT, target).collections == wanted
+    assert (tmp_path / "locks").stat().st_mode & 0o777 == 0o700
+
+
+def unfinished(firestore: FirestoreStandIn, database: str) -> set[str]:
+    listed = firestore.admin().list_operations({"name": full(database)}).operations
+    return {operation.name for operation in listed if not operation.done}
+
+
 @pytest.mark.parametrize("outcome", ["failure", "cancelled", "unfinished"])
 def test_only_a_successful_import_is_good(
     firestore: FirestoreStandIn, exported: str, target: str, outcome: str
