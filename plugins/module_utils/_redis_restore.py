@@ -21,7 +21,7 @@ from typing import Any
 from ansible_collections.upkeep.ops.plugins.module_utils._compression import CompressionError
 from ansible_collections.upkeep.ops.plugins.module_utils._files import sha256_of
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder
-from ansible_collections.upkeep.ops.plugins.module_utils._lock import mutex
+from ansible_collections.upkeep.ops.plugins.module_utils._lock import MUTEX_PATIENCE, mutex
 from ansible_collections.upkeep.ops.plugins.module_utils._rdb import RdbError, server_version_of
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import (
     Login,
@@ -245,7 +245,9 @@ class Restoration:
         with ExitStack() as stack:
             if not self._request.check:
                 os.makedirs(self._folder, mode=0o700, exist_ok=True)
-                stack.enter_context(mutex(os.path.join(self._folder, ".lock"), time.sleep))
+                # The module of a run that was killed may be at work still, and comes to its end.
+                lock = os.path.join(self._folder, ".lock")
+                stack.enter_context(mutex(lock, time.sleep, max(MUTEX_PATIENCE, self._patience.seconds)))
             stack.enter_context(explained(self._library, self._request.login))
             act()
 

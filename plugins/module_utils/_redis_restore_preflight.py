@@ -86,7 +86,14 @@ def _always(facts: Facts, snapshot: Snapshot, wishes: Wishes) -> list[str]:
         )
     if info.get("role") == "slave":
         master = f"{info.get('master_host')}:{info.get('master_port')}"
-        told.append(f"the server is a replica of {master}, from where its data would come back: restore into that")
+        lost = (
+            "; its link there is down: where that was the private server of a restore whose journal is lost, restart it, "
+            "or promote it with REPLICAOF NO ONE"
+        )
+        told.append(
+            f"the server is a replica of {master}, from where its data would come back: restore into that"
+            + (lost if info.get("master_link_status") == "down" else "")
+        )
     if "config|get" in facts.forbidden:
         return [*told, "the user may not ask for its settings: its ACL needs +config|get"]
     return [*told, *_of_the_settings(facts, snapshot, wishes)]
