@@ -141,7 +141,6 @@ class Stage:
             assert code == blow.end, f"{blow}: ended with {code}: {self.site.output}"
         self.redis.mend()
         self.firestore.mend()
-        self._age_scratch()
 
     def _has_come(self, moment: Noted | Going, known: list[Any], going: list[str]) -> bool:
         if isinstance(moment, Noted):
@@ -305,11 +304,6 @@ class Stage:
                 if str(path.joinpath("cwd").readlink()).startswith(f"{self.scratch}/upkeep-scratch-"):
                     found.append(int(path.name))
         return found
-
-    def _age_scratch(self) -> None:
-        """What a killed module left is removed by the next one when it is a minute old."""
-        for left in self.scratch.glob("upkeep-scratch-*"):
-            os.utime(left, (time.time() - 3600,) * 2)
 
 
 def _descendants(pid: int) -> list[int]:

@@ -32,11 +32,12 @@ from ansible_collections.upkeep.ops.plugins.module_utils._programs import dies_w
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_connection import Login, client
 
 _PREFIX = "upkeep-scratch-"
+_UNCLAIMED = "upkeep-claimed-soon-"
 _RDB = "dump.rdb"
 _SOCKET = "s"
 _PROGRAMS = ("redis-server", "valkey-server")
 _LONGEST_SOCKET_PATH = 107  # bytes, a limit of the kernel
-_ABANDONED_AFTER = 60  # seconds; younger folders may be about to be claimed by their owner
+_CLAIMED_AFTER = 60  # seconds; an older folder without a claim has no owner
 _POLL = 0.02  # seconds
 _QUIET = 12000  # ports
 _CANDIDATES = 20
@@ -116,12 +117,14 @@ def scratch_folder(root: str) -> Iterator[str]:
     Folders that killed runs left there are removed first. Raises OSError.
     """
     remove_abandoned_scratch(root)
-    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=root)
-    claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    unclaimed = tempfile.mkdtemp(prefix=_UNCLAIMED, dir=root)
+    folder = os.path.join(root, _PREFIX + os.path.basename(unclaimed)[len(_UNCLAIMED) :])
+    claim = os.open(unclaimed, os.O_RDONLY | os.O_DIRECTORY)
     try:
         # The kernel takes this mark of a living owner away when the owner dies, however that happens.
         with contextlib.suppress(OSError):
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(unclaimed, folder)
         yield folder
     finally:
         os.close(claim)
@@ -272,16 +275,16 @@ def _reason(log: str) -> str:
 def remove_abandoned_scratch(root: str) -> None:
     """Remove the scratch folders that killed runs left under ``root``: they hold data."""
     for name in os.listdir(root):
-        if name.startswith(_PREFIX):
+        if name.startswith((_PREFIX, _UNCLAIMED)):
             with contextlib.suppress(OSError):
-                _remove_if_abandoned(os.path.join(root, name))
+                _remove_if_abandoned(os.path.join(root, name), 0 if name.startswith(_PREFIX) else _CLAIMED_AFTER)
 
 
-def _remove_if_abandoned(folder: str) -> None:
+def _remove_if_abandoned(folder: str, age: float) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         state = os.fstat(descriptor)
-        if state.st_uid != os.geteuid() or time.time() - state.st_mtime < _ABANDONED_AFTER:
+        if state.st_uid != os.geteuid() or time.time() - state.st_mtime < age:
             return
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
