@@ -87,8 +87,8 @@ def _always(facts: Facts, snapshot: Snapshot, wishes: Wishes) -> list[str]:
     if info.get("role") == "slave":
         master = f"{info.get('master_host')}:{info.get('master_port')}"
         lost = (
-            "; its link there is down: where that was the private server of a restore whose journal is lost, restart it, "
-            "or promote it with REPLICAOF NO ONE"
+            "; its link there is down: where that was the private server of a restore whose journal is lost, restart "
+            "it, or promote it with REPLICAOF NO ONE"
         )
         told.append(
             f"the server is a replica of {master}, from where its data would come back: restore into that"

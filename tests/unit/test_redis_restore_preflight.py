@@ -57,6 +57,14 @@ def test_what_speaks_against_either_way(tmp_path: Path, changes: dict[str, Any],
         assert words in refused[0]
 
 
+@pytest.mark.parametrize(("link", "told"), [("up", False), ("down", True)])
+def test_a_replica_whose_master_is_gone_may_be_what_a_lost_restore_left(tmp_path: Path, link: str, told: bool) -> None:
+    replica = {"role": "slave", "master_host": "127.0.0.1", "master_port": 4711, "master_link_status": link}
+    (refusal, *_) = way(tmp_path, info=replica).refusals
+    assert "the server is a replica of 127.0.0.1:4711" in refusal
+    assert ("restart it, or promote it with REPLICAOF NO ONE" in refusal) == told
+
+
 def test_room_on_the_disk_of_the_server_and_for_safety_snapshots(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     large = replace(SNAPSHOT, rdb_bytes=free * 2)
