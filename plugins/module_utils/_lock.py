@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
+import hashlib
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import format_dur
 #: Seconds that one module call may keep another waiting: the work inside the mutex takes milliseconds.
 MUTEX_PATIENCE = 30.0
 _MUTEX_POLL = 0.05
+_PROC = "/proc"
 
 
 class LockError(Exception):
@@ -46,7 +48,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Lock:
-    """Who holds the lock, since when and for what. ``pid`` is 0 when the run's process could not be seen."""
+    """Who holds the lock, since when and for what. ``pid`` is 0 when the run's process could not be seen.
+
+    ``command`` is a digest of its command line, which may hold secrets.
+    """
 
     owner: str
     subject: str
@@ -55,6 +60,7 @@ class Lock:
     user: str = ""
     pid: int = 0
     started: int = 0
+    command: str = ""
 
     def describe(self, now: datetime) -> str:
         """The owner in words for a person: who, where, which process, since when."""
@@ -63,7 +69,7 @@ class Lock:
         return f"{self.user or 'somebody'} on {self.place.host} (owner {self.owner}{process}) for {age}"
 
 
-def here(proc: str = "/proc") -> Place:
+def here(proc: str = _PROC) -> Place:
     """The place of this process."""
     namespace = ""
     with suppress(OSError):
@@ -75,7 +81,8 @@ def here(proc: str = "/proc") -> Place:
 def new_lock(owner: str, subject: str, now: datetime) -> Lock:
     """A lock for this run: its process is looked up among the ancestors of this one."""
     pid, started = run_process(os.getpid())
-    return Lock(owner, subject, isoformat(now), here(), _user(), pid, started)
+    command = _digest(_command_line(pid, _PROC)) if pid else ""
+    return Lock(owner, subject, isoformat(now), here(), _user(), pid, started, command)
 
 
 def default_owner() -> str:
@@ -84,7 +91,7 @@ def default_owner() -> str:
     return f"{_user()}@{socket.gethostname()}:{pid}:{started}" if pid else f"{_user()}:{uuid.uuid4().hex}"
 
 
-def run_process(pid: int, proc: str = "/proc") -> tuple[int, int]:
+def run_process(pid: int, proc: str = _PROC) -> tuple[int, int]:
     """Pid and start time of the Ansible run that a process belongs to; (0, 0) when it cannot be seen from here.
 
     With a local connection the command ``ansible-playbook`` is an ancestor of every module. Its workers are forks
@@ -103,7 +110,7 @@ def run_process(pid: int, proc: str = "/proc") -> tuple[int, int]:
     return found
 
 
-def start_time(pid: int, proc: str = "/proc") -> int:
+def start_time(pid: int, proc: str = _PROC) -> int:
     """Clock ticks after boot at which a process started; 0 when it does not run.
 
     A zombie does not, unless others of its threads still live: then its ports are still open.
@@ -113,7 +120,7 @@ def start_time(pid: int, proc: str = "/proc") -> int:
     return 0 if ended else int(fields[19])
 
 
-def owner_gone(lock: Lock, now: datetime, stale_after: float, place: Place, proc: str = "/proc") -> str:
+def owner_gone(lock: Lock, now: datetime, stale_after: float, place: Place, proc: str = _PROC) -> str:
     """Why the owner of a lock is gone, in words; empty while it may be at work.
 
     ``stale_after`` (seconds) counts only where the owner's process cannot be seen: a live one is never overruled.
@@ -127,6 +134,23 @@ def owner_gone(lock: Lock, now: datetime, stale_after: float, place: Place, proc
     if age > stale_after:
         return f"it is older than {format_duration(stale_after)} and its process cannot be seen from here"
     return ""
+
+
+def left_at_work(lock: Lock, place: Place, proc: str = _PROC) -> list[int]:
+    """Workers of a run that was killed, which come to the end of their task first; none where they cannot be seen.
+
+    They are known by the command line of their run, by their age, which is between its own and that of the run that
+    asks, and because none of those two is above them.
+    """
+    if not lock.command or lock.place != place:
+        return []
+    ours, began = run_process(os.getpid(), proc)
+    pids = [int(name) for name in os.listdir(proc) if name.isdigit()]
+    alike = [pid for pid in pids if _digest(_command_line(pid, proc)) == lock.command]
+    of_age = [
+        pid for pid in alike if lock.started <= start_time(pid, proc) and not (ours and start_time(pid, proc) > began)
+    ]
+    return [pid for pid in of_age if run_process(pid, proc)[0] not in (ours, lock.pid)]
 
 
 def read_lock(path: str) -> Lock | None:
@@ -196,6 +220,10 @@ def _command_line(pid: int, proc: str) -> bytes:
             return stream.read()
     except OSError:
         return b""
+
+
+def _digest(command_line: bytes) -> str:
+    return hashlib.sha256(command_line).hexdigest()
 
 
 def _parent(pid: int, proc: str) -> int:

@@ -20,9 +20,10 @@ from typing import Any
 from ansible_collections.upkeep.ops.plugins.module_utils import _lock
 from ansible_collections.upkeep.ops.plugins.module_utils._files import publish_text
 from ansible_collections.upkeep.ops.plugins.module_utils._recovery_steps import back, figures, left
-from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, isoformat, parse_time
+from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, format_duration, isoformat, parse_time
 
 _FORMAT = 1
+_WORKERS_PATIENCE, _WORKERS_POLL = 900.0, 0.2  # seconds
 _FILE = re.compile(r"(\d{8}T\d{6}Z)\.json")
 #: What became of a recovery. An open one has not come to its end: its run goes on, was killed, or could not go back.
 OPEN, RECOVERED, ROLLED_BACK = "open", "recovered", "rolled_back"
@@ -74,6 +75,7 @@ class RecoveryJournal:
         """
         if self.writes:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            self._await_workers()
             with _lock.mutex(self._path(".mutex"), self.sleep):
                 return self._open(plan)
         return self._open(plan)
@@ -124,6 +126,24 @@ class RecoveryJournal:
             _lock.write_lock(self._path(".lock"), _lock.new_lock(self.owner, recovery["id"], now))
             self._write(recovery)
         return shown(recovery) or {}, taken_over
+
+    def _await_workers(self) -> None:
+        """Wait until no worker of the killed run stops or starts anything beside this one.
+
+        Of the other steps the modules themselves see to it, and some of them are waited for in vain for hours.
+        """
+        standing, lock = self.look(), _lock.read_lock(self._path(".lock"))
+        if lock is None or not standing.killed or not _in_short_step(standing.unfinished):
+            return
+        waited = 0.0
+        while left := _lock.left_at_work(lock, _lock.here()):
+            if waited >= _WORKERS_PATIENCE:
+                raise RecoveryError(
+                    f"process {left[0]} of the run that was killed has been at work for {format_duration(waited)} "
+                    "since: end it, then run this again"
+                )
+            self.sleep(_WORKERS_POLL)
+            waited += _WORKERS_POLL
 
     def _new(self, plan: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         identifier = now.strftime("%Y%m%dT%H%M%SZ")
@@ -196,6 +216,15 @@ class RecoveryJournal:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
+
+
+def _in_short_step(recovery: Mapping[str, Any] | None) -> bool:
+    """Whether the last step that was noted has not ended and concerns services or gateways."""
+    if recovery is None or not recovery["entries"]:
+        return False
+    last = recovery["entries"][-1]
+    steps = recovery["back" if last["direction"] == "back" else "left"]
+    return any(step["name"] == last["step"] and step["act"] in ("services", "maintenance") for step in steps)
 
 
 def shown(recovery: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -34,7 +34,8 @@ options:
   state:
     description:
       - V(found) only reads.
-      - V(opened) begins a recovery, or takes over the one that is unfinished.
+      - V(opened) begins a recovery, or takes over the one that is unfinished. Where a worker of the run that was killed
+        works on beside it, at services or gateways, and can be seen, it waits for that one's end.
       - V(noted) adds that O(step) was begun, has ended or failed.
       - V(closed) ends the recovery with O(result).
       - V(pruned) removes recoveries that came to their end longer than O(keep) ago.

@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+from ansible_collections.upkeep.ops.plugins.module_utils._lock import start_time
+
 from tests.examples import run_examples
-from tests.harness import run_module
+from tests.harness import run_module, start_module
 
 PLAN = {"set": "20260131T235959Z", "set_at": "2026-01-31T23:59:59Z", "parts": ["redis:cache"], "services": True}
 
@@ -79,6 +86,51 @@ def test_what_was_killed_is_found_and_taken_over_and_goes_back(tmp_path: Path) -
     left = call(tmp_path, "closed", owner="two", id=identifier, result="open", summary="the server is down")
     assert left["recovery"]["state"] == "open"
     assert call(tmp_path, "found")["recovery"]["summary"] == "the server is down", "the next run finds it"
+
+
+#: A run with one worker, which ends when its file is removed, as ansible-playbook has them: forks of its own.
+RUN = """
+import os, sys, time
+worker = os.fork()
+if worker == 0:
+    os.setsid()
+    while os.path.exists(sys.argv[1]):
+        time.sleep(0.02)
+    os._exit(0)
+print(worker, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("step", "waits"), [("services stopped", True), ("restore redis:cache", False)])
+def test_workers_of_a_killed_run_come_to_their_end_first(tmp_path: Path, step: str, waits: bool) -> None:
+    """They would stop services after this run has started them."""
+    program, at_work = tmp_path / "ansible-playbook", tmp_path / "at-work"
+    program.write_text(RUN)
+    at_work.touch()
+    run = subprocess.Popen([sys.executable, str(program), str(at_work)], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    worker = int(run.stdout.readline())
+    folder = tmp_path / "recovery"
+    try:
+        note(folder, call(folder, "opened", plan=PLAN)["recovery"]["id"], step, "begun")
+        command = hashlib.sha256(Path(f"/proc/{run.pid}/cmdline").read_bytes()).hexdigest()
+        lock = {**json.loads((folder / ".lock").read_text()), "pid": run.pid, "started": start_time(run.pid)}
+        (folder / ".lock").write_text(json.dumps({**lock, "command": command}))
+        run.kill()
+        run.wait()
+        options = {"folder": str(folder), "owner": "two", "state": "opened", "plan": PLAN}
+        second = start_module("recovery_journal", options)
+        if waits:
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(timeout=3)
+            at_work.unlink()
+        assert json.loads(second.communicate(timeout=60)[0])["taken_over"]
+    finally:
+        run.kill()
+        at_work.unlink(missing_ok=True)
+    while start_time(worker):
+        time.sleep(0.02)
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
