@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,6 @@ class Stage:
     def strike(self, blow: Blow) -> None:
         """Run a recovery, let the blow fall on it, and see it end as it should."""
         fallen = threading.Event()
-        known, going = self._entries(), self._going()
         variables = {"emergency_recovery_set": self.site.set.name, **CONFIRMED, **blow.given}
         if isinstance(blow.moment, Going):
             self.platform.bridge.configure(delay=_LONG, method=blow.moment.method)
@@ -128,19 +127,31 @@ class Stage:
 
             if isinstance(blow.moment, Said):
                 self.redis.when(blow.moment.words, blow.moment.answered, fall)
-            deadline = time.monotonic() + _PATIENCE
-            while not fallen.is_set():
-                if not isinstance(blow.moment, Said) and self._has_come(blow.moment, known, going):
-                    fall()
-                    break
-                over = run.poll() is not None and not fallen.wait(1)
-                assert not over and time.monotonic() < deadline, f"{blow} did not fall: {_read(output)}"
-                time.sleep(0.02)
-            code = run.wait(timeout=_PATIENCE)
+            try:
+                self._wait(run, blow, fallen, fall)
+            finally:
+                self.redis.mend()
+                self.firestore.mend()
+                if run.poll() is None:
+                    self.kill_all(run)
+                    run.wait()
             self.site.output = _read(output)
-            assert code == blow.end, f"{blow}: ended with {code}: {self.site.output}"
-        self.redis.mend()
-        self.firestore.mend()
+            assert run.returncode == blow.end, f"{blow}: ended with {run.returncode}: {self.site.output}"
+
+    def _wait(
+        self, run: subprocess.Popen[Any], blow: Blow, fallen: threading.Event, fall: Callable[[], object]
+    ) -> None:
+        """Until the blow has fallen and the run has ended."""
+        known, going = self._entries(), self._going()
+        deadline = time.monotonic() + _PATIENCE
+        while not fallen.is_set():
+            if not isinstance(blow.moment, Said) and self._has_come(blow.moment, known, going):
+                fall()
+                break
+            over = run.poll() is not None and not fallen.wait(1)
+            assert not over and time.monotonic() < deadline, f"{blow} did not fall"
+            time.sleep(0.02)
+        run.wait(timeout=_PATIENCE)
 
     def _has_come(self, moment: Noted | Going, known: list[Any], going: list[str]) -> bool:
         if isinstance(moment, Noted):
