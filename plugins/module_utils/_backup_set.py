@@ -52,6 +52,10 @@ class BackupSetError(Exception):
     """A set cannot be used as asked; the text names the set, the cause and what to do."""
 
 
+class BusyError(BackupSetError):
+    """Another run is at work, which is nobody's failure; the text says who."""
+
+
 @dataclass(frozen=True)
 class BackupSet:
     """One set as it lies on disk. ``state`` is partial, complete, verified or failed."""

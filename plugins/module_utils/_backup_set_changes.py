@@ -33,6 +33,7 @@ from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import (
     REMOVING,
     BackupSet,
     BackupSetError,
+    BusyError,
     find_set,
     moment_of,
     newest,
@@ -126,7 +127,7 @@ def open_set(store: Store, owner: str, max_age: float | None, accept: str, patie
 
     ``accept`` is what such a set must be at least (complete, verified or drilled). Waits up to ``patience``
     seconds for another run's lock. The same owner gets back what it has open.
-    Raises BackupSetError when the lock is held by another run, LockError and OSError.
+    Raises BusyError when the lock is held by another run, LockError and OSError.
     """
     if not store.check:
         os.makedirs(store.root, mode=0o700, exist_ok=True)
@@ -138,7 +139,7 @@ def open_set(store: Store, owner: str, max_age: float | None, accept: str, patie
             return change
         lock = read_lock(store.lock_path)
         if lock is not None and (store.check or store.clock().timestamp() >= deadline):
-            raise BackupSetError(
+            raise BusyError(
                 f"another run works on set {lock.subject} below {store.root}: {lock.describe(store.clock())}. "
                 "Wait for it (lock_timeout), or end it; when it is known to be dead, abandon its set with force"
             )

@@ -318,6 +318,10 @@ msg:
   returned: always, but with O(state=checked) only when the task fails
   type: str
   sample: 'set 20260131T235959Z is complete: 3 files, 91827 bytes'
+busy:
+  description: Whether it failed only because another run works on a set.
+  returned: failure, but not of the file system
+  type: bool
 set:
   description:
     - The set that the task was about; null when there is none.
@@ -524,7 +528,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import BackupSetError
+from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import BackupSetError, BusyError
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_changes import Store
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set_requests import carry_out, check, find
 from ansible_collections.upkeep.ops.plugins.module_utils._lock import LockError, default_owner
@@ -598,7 +602,7 @@ def main() -> None:
             module.warn(warning)
         module.exit_json(**answer)
     except (BackupSetError, LockError, ValueError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), busy=isinstance(error, BusyError))
     except OSError as error:
         module.fail_json(msg=f"the backup sets below {params['root']} cannot be worked on: {error}")
 

@@ -311,7 +311,7 @@ def test_a_folder_that_cannot_be_worked_in_is_told_and_the_switch_hears_of_the_f
     told = finding(failed, "backup_made")
     assert told["status"] == "critical" and told["summary"].startswith("Open a backup set: ")
     assert "Not a directory" in told["summary"] and "nor was an unfinished set cleared away" in told["summary"]
-    assert [path for _method, path, _headers in http_server.seen] == ["/up/switch/start", "/up/switch/fail"]
+    assert [path for _method, path, _headers in http_server.seen] == ["/up/switch/fail"]
 
 
 def test_check_mode_asks_the_server_and_tells_that_it_would_fail(redis_only: Site) -> None:
@@ -438,7 +438,7 @@ def test_a_dead_mans_switch_hears_of_start_success_and_failure(with_set: Site, h
 
 
 def test_of_two_runs_at_once_one_waits_or_stops_and_says_who_is_at_work(
-    site: Site, firestore: FirestoreStandIn
+    site: Site, firestore: FirestoreStandIn, http_server: HttpServer
 ) -> None:
     firestore.bridge.configure(delay=10)
     first = site.start("database_backup")
@@ -447,7 +447,10 @@ def test_of_two_runs_at_once_one_waits_or_stops_and_says_who_is_at_work(
         patient, hasty = (Site(site.folder / name, site.catalogue) for name in ("patient", "hasty"))
         patient.folder.mkdir(), hasty.folder.mkdir()
         waiting = patient.start("database_backup", database_backup_lock_timeout="120s")
-        told = finding(hasty.run("database_backup", rc=2), "backup_made")
+        http_server.seen.clear()
+        switch = {"url": f"{http_server.url}/up/switch"}
+        told = finding(hasty.run("database_backup", rc=2, database_backup_pings=switch), "backup_made")
+        assert http_server.seen == [], "a switch hears of it from the run that is at work"
         assert first.poll() is None and waiting.poll() is None
         (working,) = site.root.glob("*.partial")
         said = rf"another run works on set {working.stem} .*\(owner localhost-\w+, process {first.pid}\) for .* s\."
