@@ -65,6 +65,13 @@ def sets(tmp_path: Path) -> Sets:
     return Sets(tmp_path / "sets")
 
 
+@pytest.fixture(scope="module")
+def one_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sets, str]:
+    """A set that is only looked at."""
+    sets = Sets(tmp_path_factory.mktemp("one") / "sets")
+    return sets, sets.make(1)
+
+
 def test_what_goes_and_what_stays_foretold_and_done(sets: Sets) -> None:
     oldest, failed, held, middle, newest = (
         sets.make(days, state=state)
@@ -165,9 +172,9 @@ def test_a_set_stays_while_a_drill_that_was_stopped_midway_reads_it(
     ],
     ids=["drill", "restore", "verify", "verify-firestore", "import", "drill-firestore", "copy", "check"],
 )
-def test_who_reads_a_set_locks_it_before(sets: Sets, module: str, options: dict[str, Any]) -> None:
+def test_who_reads_a_set_locks_it_before(one_set: tuple[Sets, str], module: str, options: dict[str, Any]) -> None:
     """While the set is being removed they all wait for that, which shows that they ask for the lock."""
-    made = sets.make(1)
+    sets, made = one_set
     words = {"root": sets.root, "set": sets.root / made, "id": made}
     given = {key: value.format(**words) if isinstance(value, str) else value for key, value in options.items()}
     with (sets.root / made / "manifest.json").open() as manifest:

@@ -124,6 +124,14 @@ def test_maintenance_closes_everything_but_the_status_page(installed: Gateway) -
     assert not call(installed, "open")["changed"]
 
 
+def test_it_can_be_told_beforehand_who_would_pass(installed: Gateway) -> None:
+    token = "token-of-this-test"
+    call(installed, "installed", services=installed.services, bypass_token=token)
+    assert installed.ask(X_Upkeep_Rehearse="closed").status == 503 and installed.ask().status == 200
+    assert installed.ask(X_Upkeep_Rehearse="closed", X_Upkeep_Bypass=token).status == 200
+    assert installed.ask(X_Upkeep_Rehearse="closed", X_Upkeep_Bypass="another-one-than-that").status == 503
+
+
 def test_a_service_is_redirected_and_comes_back(installed: Gateway) -> None:
     first, second = installed.servers
     assert call(installed, "redirected", service="auth", fallback=[second])["services"]["auth"]["fallback"]

@@ -56,6 +56,48 @@ def test_a_recovery_from_plan_to_end(tmp_path: Path) -> None:
     assert (folder.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
+def test_what_is_long_over_is_forgotten_and_nothing_that_is_open(tmp_path: Path) -> None:
+    assert (call(tmp_path, "pruned")["removed"], call(tmp_path, "pruned")["over"]) == ([], [])
+    known = call(tmp_path, "opened", plan=PLAN)["recovery"]["id"]
+    assert call(tmp_path, "pruned", hold="0s", keep="0s")["over"] == [], "it is not at its end"
+    call(tmp_path, "closed", id=known, result="rolled_back")
+    for name, ended in (("20260101T000000Z", "2026-01-01T01:00:00Z"), ("20200101T000000Z", "2020-01-01T01:00:00Z")):
+        old = {**json.loads((tmp_path / f"{known}.json").read_text()), "id": name, "ended_at": ended}
+        (tmp_path / f"{name}.json").write_text(json.dumps(old))
+    would = run_module(
+        "recovery_journal", {"folder": str(tmp_path), "owner": "one", "state": "pruned", "keep": "1000d"}, check=True
+    )
+    did = call(tmp_path, "pruned", keep="1000d")
+    assert would["removed"] == did["removed"] == ["20200101T000000Z"] and did["changed"]
+    assert did["over"] == ["20260101T000000Z", "20200101T000000Z"]
+    assert sorted(path.stem for path in tmp_path.glob("2*.json")) == ["20260101T000000Z", known]
+    assert call(tmp_path, "pruned", keep="1d", hold="1000d")["removed"] == [], "what can be taken back is known"
+
+
+def test_the_history_tells_how_long_it_may_take(tmp_path: Path) -> None:
+    history = tmp_path / "history.sqlite3"
+    asked = {"history": str(history), "site": "demo"}
+    assert call(tmp_path, "found", **asked)["expected"] == {"drill": None, "recovery": None, "problem": ""}
+    drills = [
+        {"set": f"2026010{day}T000000Z", "at": f"2026-01-0{day}T01:00:00Z", "result": result, "rto_seconds": day}
+        for day, result in ((1, "passed"), (2, "passed"), (3, "failed"))
+    ]
+    metrics = {"recovery_rto_seconds": 90, "recovery_downtime_seconds": 60}
+    outcome = {"started_at": "2026-01-04T00:00:00Z", "seconds": 1, "findings": [], "changes": []}
+    outcome["artifacts"] = {"drills": drills, "metrics": metrics}
+    common = {"database": str(history), "site": "demo", "run": "x"}
+    run = run_module("maintenance_history", {**common, "state": "opened"})["run_id"]
+    outcomes = {"demo": {"disaster_recovery_test": outcome}}
+    run_module("maintenance_history", {**common, "state": "closed", "run_id": run, "outcomes": outcomes})
+    expected = call(tmp_path, "found", **asked)["expected"]
+    assert expected["drill"] == {
+        "host": "demo", "set": "20260102T000000Z", "at": "2026-01-02T01:00:00Z", "rto_seconds": 2,
+    }  # fmt: skip
+    assert (expected["recovery"]["rto_seconds"], expected["recovery"]["downtime_seconds"]) == (90, 60)
+    history.write_text("no history")
+    assert "cannot be used" in call(tmp_path, "found", **asked)["expected"]["problem"]
+
+
 def test_what_was_killed_is_found_and_taken_over_and_goes_back(tmp_path: Path) -> None:
     identifier = call(tmp_path, "opened", plan=PLAN)["recovery"]["id"]
     for name in ("safety set", "services stopped"):
