@@ -29,3 +29,35 @@ def test_what_is_read_of_the_catalogue_is_explained(name: str) -> None:
     explained = re.compile(rf"^[ #{{-]*(?:[a-z_]+: {{)?{name}:", re.MULTILINE)
     assert any(explained.search(path.read_text()) for path in _EXAMPLE), f"inventories/example does not know {name}"
     assert re.search(rf"\b{name}:", (ROOT / "docs" / "architecture.md").read_text()), f"architecture.md: no {name}"
+
+
+#: What names an entry of a list of the catalogue where its keys are read, as in service.hosts or service.get("hosts").
+_ENTRIES = {
+    "upkeep_services": r"(?:_service_restart_)?service",
+    "upkeep_contacts": "contact",
+    "upkeep_redis": "server",
+    "upkeep_firestore": "database",
+}
+#: The methods of a dictionary, and names of files.
+_NO_KEYS = {"get", "items", "update", "yml", "conf"}
+
+
+def _keys_read() -> set[tuple[str, str]]:
+    """Keys of the entries of the catalogue's lists that roles, playbooks and filters read."""
+    paths = [path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*.yml")]
+    texts = [path.read_text() for path in [*paths, *(ROOT / "plugins" / "filter").glob("*.py")]]
+    found = {
+        (variable, key)
+        for variable, entry in _ENTRIES.items()
+        for text in texts
+        for key in re.findall(rf"(?<![.'\w]){entry}(?:\.|\.get\([\"'])([a-z_]+)\b(?!\()", text)
+    }
+    return {(variable, key) for variable, key in found if key not in _NO_KEYS}
+
+
+@pytest.mark.parametrize(("variable", "key"), sorted(_keys_read()))
+def test_what_is_read_of_an_entry_is_explained(variable: str, key: str) -> None:
+    explained = re.compile(rf"`{key}`|\b{key}:")
+    files = [path.read_text() for path in _EXAMPLE if re.search(rf"^#? ?{variable}:", path.read_text(), re.MULTILINE)]
+    assert files and any(explained.search(text) for text in files), f"inventories/example: {variable} knows no {key}"
+    assert re.search(rf"\b{key}\b", (ROOT / "docs" / "architecture.md").read_text()), f"architecture.md: no {key}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -26,16 +27,24 @@ def test_no_request_fails_while_two_servers_are_restarted(site: Site) -> None:
     planned = site.play("--check")
     assert planned.returncode == 0, planned.stdout
     assert site.pids() == before and site.down() == []
-    # nginx closes kept connections with each reload, for whoever reloads it; a client has to open another one then.
-    arguments = ["-t1", "-c4", "-d300s", "-H", "Connection: close", site.url]
-    load = subprocess.Popen(["wrk", *arguments], stdout=subprocess.PIPE, text=True)
+    loads = [
+        subprocess.Popen(
+            ["wrk", "-t1", "-c2", "-d300s", "--timeout", "60s", *header, site.url], stdout=subprocess.PIPE, text=True
+        )
+        for header in (["-H", "Connection: close"], [])
+    ]
     try:
         done = site.play()
     finally:
-        load.send_signal(2)
-        told = load.communicate(timeout=30)[0]
+        for load in loads:
+            load.send_signal(2)
+        anew, kept = (load.communicate(timeout=30)[0] for load in loads)
     assert done.returncode == 0, done.stdout
-    assert "Non-2xx" not in told and "Socket errors" not in told and "requests in" in told, told
+    assert "Non-2xx" not in anew and "Socket errors" not in anew and "requests in" in anew, anew
+    # Each of the four reloads may close each of the two kept connections under its client, which opens another one.
+    lost = re.search(r"Socket errors: connect 0, read (\d+), write 0, timeout 0", kept)
+    assert "Non-2xx" not in kept and "requests in" in kept, kept
+    assert int(lost[1]) <= 8 if lost else "Socket errors" not in kept, kept
     after = site.pids()
     assert all(after[name] and after[name] != before[name] for name in before)
     assert site.down() == []
