@@ -132,6 +132,11 @@ class Request:
     state_dir: str
     check: bool
 
+    @property
+    def name(self) -> str:
+        """By which journals know the server. Where Sentinel is, any of the servers may be the master the next time."""
+        return f"sentinel {self.sentinel_master}" if self.sentinels else self.login.url
+
 
 def order_of(options: Mapping[str, Any]) -> Order:
     """What is to be verified before it is restored, from the options of the module redis_restore."""
@@ -240,7 +245,7 @@ class Restoration:
     def run(self, state: str) -> None:
         """Carry it out. Raises RestoreError, and OSError when the state folder cannot be used."""
         act = {"restored": self._restored, "rolled_back": self._rolled_back, "confirmed": self._confirmed}[state]
-        self._folder = state_folder(self._request.state_dir, self._request.login.url)
+        self._folder = state_folder(self._request.state_dir, self._request.name)
         remove_abandoned_scratch(self._request.order.scratch_dir)
         with ExitStack() as stack:
             if not self._request.check:
@@ -254,7 +259,7 @@ class Restoration:
     # What is asked for
 
     def _restored(self) -> None:
-        earlier = newest(self._folder, self._log)
+        earlier = self._newest()
         if earlier is not None and earlier.open:
             if self._request.check:
                 self._would_settle(earlier)
@@ -266,7 +271,7 @@ class Restoration:
         self._replace_by(self._request.order, earlier)
 
     def _rolled_back(self) -> None:
-        journal = newest(self._folder, self._log)
+        journal = self._newest()
         if journal is None:
             raise RestoreError(f"no restore into {self._request.login.url} is known below {self._request.state_dir}")
         if journal.open and self._request.check:
@@ -280,6 +285,19 @@ class Restoration:
         self.outcome.snapshot = path
         self._replace_by(safety_order(self._request.order, path), journal, end=BACK)
         self.outcome.rolled_back = self.changed and not self._request.check
+
+    def _newest(self) -> Journal | None:
+        """The journal of the last restore. One that was killed can be brought into order in its own server only."""
+        journal, url = newest(self._folder, self._log), self._request.login.url
+        if journal is not None and journal.open and journal["target"] != url:
+            safety = journal.get("safety") or "that server itself, which was not touched"
+            raise RestoreError(
+                f"the restore into {journal['target']} was killed during {journal['step']!r}, and the Sentinels name "
+                f"{url} as the master now. Fail over to {journal['target']} again and run this again. If that server "
+                f"is lost, look what {url} holds; the data from before is in {safety}, and {journal.folder} is in the "
+                "way of further restores"
+            )
+        return journal
 
     def _path_back(self, journal: Journal) -> str:
         """The safety snapshot that the server is to be given; empty when it holds what it held before."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.examples import run_tasks
 from tests.fixtures.redis import RedisFactory
 from tests.harness import run_module
 from tests.platform.parts.process import ServerProcess, accepts, free_port
@@ -383,6 +384,14 @@ class Watched:
         ).stdout.splitlines()
         return dict(zip(words[::2], words[1::2]))
 
+    def fail_over(self) -> None:
+        """Make the replica the master, as an operator does."""
+        subprocess.run(["redis-cli", "-p", str(self.port), "sentinel", "failover", "cache"], check=True)
+        deadline = time.monotonic() + 30
+        while self.master()["port"] != str(self.replica.port) or self.master()["role-reported"] != "master":
+            assert time.monotonic() < deadline, self.master()
+            time.sleep(0.1)
+
     def options(self) -> dict[str, Any]:
         return {"sentinel_hosts": [f"127.0.0.1:{self.port}"], "sentinel_master": "cache"}
 
@@ -427,6 +436,49 @@ def test_a_sentinel_that_is_gone_is_no_reason_to_go_back(watched: Watched, taken
     assert watched.master()["down-after-milliseconds"] == "86400000"
     assert_fine(restore.run(path=str(taken[0]), **watched.options()))
     assert_watched(watched, taken[1])
+
+
+def test_after_a_failover_the_new_master_gets_back_what_was_there(watched: Watched, taken: tuple[Path, str]) -> None:
+    restore, before = watched.restore, digest(watched.restore.server)
+    assert_fine(restore.run(path=str(taken[0]), **watched.options()))
+    assert_watched(watched, taken[1])
+    watched.fail_over()
+    assert_fine(restore.run("rolled_back", **watched.options()))
+    assert digest(watched.replica) == before
+
+
+def test_a_killed_restore_is_not_settled_in_another_master(watched: Watched, taken: tuple[Path, str]) -> None:
+    restore, old = watched.restore, watched.restore.server.port
+    assert restore.run(path=str(taken[0]), actions={"promoting": "kill me"}, **watched.options()) == {}
+    watched.fail_over()
+    for state in ("restored", "rolled_back"):
+        refused = restore.run(state, path=str(taken[0]), **watched.options())
+        assert refused["failed"] and f"restore into redis://127.0.0.1:{old} was killed during" in refused["msg"]
+        assert f"the Sentinels name redis://127.0.0.1:{watched.replica.port} as the master now" in refused["msg"]
+        assert restore.journal()["safety"] in refused["msg"]
+
+
+@pytest.mark.parametrize(("phase", "taken_back"), [("begun", True), ("ended", False)])
+def test_a_recovery_knows_what_must_be_taken_back(
+    restorer: Callable[..., Restorer], tmp_path: Path, phase: str, taken_back: bool
+) -> None:
+    server = restorer().server
+    entries = [{"step": "restore redis:cache", "phase": phase, "direction": "forward"}]
+    variables = {
+        "emergency_recovery_backup_host": "localhost",
+        "emergency_recovery_state": str(tmp_path / "lost"),
+        "emergency_recovery_redis": [{"name": "cache", "host": server.host, "port": server.port}],
+        "_emergency_recovery_id": "20260131T140500Z",
+        "_emergency_recovery_journal": {"recovery": {"entries": entries}},
+        "_emergency_recovery_step": {"part": "redis:cache", "to": "rolled_back", "again": True},
+        "_emergency_recovery_chosen": {
+            "path": "/none", "digests": {}, "parts": [{"name": "redis:cache", "path": "x", "manifest": ""}],
+        },
+    }  # fmt: skip
+    role = {"ansible.builtin.include_role": {"name": "upkeep.ops.emergency_recovery", "tasks_from": "act_redis"}}
+    told = {"ansible.builtin.debug": {"msg": "FOUND {{ ansible_failed_result.results[0].msg }}"}}
+    output = run_tasks([{"block": [role], "rescue": [told]}], variables)
+    assert ("FOUND" in output) != taken_back, output
 
 
 def assert_watched(watched: Watched, data: str) -> None:
