@@ -107,10 +107,12 @@ def test_a_replica_that_lags_or_hears_nothing_is_passed_over(deployment: Deploym
         assert taken["role"] == "master"
         assert taken["chosen"].count("bytes behind its master, 1000 are allowed") == 2
         assert taken["databases"]["0"]["keys"] == 302
-    # A second of silence is more than half a second, so none is quiet enough.
-    time.sleep(1.2)
-    taken = deployment.snapshot(tmp_path / "z.rdb", max_silence=0.5)["snapshot"]
-    assert taken["role"] == "master" and "it has heard nothing from its master for" in taken["chosen"]
+    # A second of silence is more than half a second, so none is quiet enough: but now and then Sentinel greets.
+    deadline = time.monotonic() + 30
+    while (taken := deployment.snapshot(tmp_path / "z.rdb", max_silence=0.5)["snapshot"])["role"] != "master":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "it has heard nothing from its master for" in taken["chosen"]
 
 
 def test_sentinels_are_asked_in_turn_and_each_reason_is_told(deployment: Deployment, tmp_path: Path) -> None:
