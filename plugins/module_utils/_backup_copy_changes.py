@@ -87,7 +87,8 @@ class _Source:
 def choose_set(root: str, identifier: str | None) -> BackupSet:
     """The verified set of an id, or the newest verified one. Raises BackupCopyError: others are not worth a copy."""
     sets = read_sets(root)
-    chosen = next((entry for entry in sets if identifier in (None, entry.id) and entry.state == "verified"), None)
+    wanted = [entry for entry in sets if entry.id == identifier or (identifier is None and not entry.safety)]
+    chosen = next((entry for entry in wanted if entry.state == "verified"), None)
     if chosen is not None:
         return chosen
     found = next((entry for entry in sets if entry.id == identifier), None)

@@ -293,8 +293,11 @@ def digests_of(judgements: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def newest(sets: Sequence[BackupSet], accept: str) -> BackupSet | None:
-    """The newest that meets ``complete``, ``verified`` or ``drilled``, of a list that is sorted newest first."""
-    return next((entry for entry in sets if entry.meets(accept)), None)
+    """The newest that meets ``complete``, ``verified`` or ``drilled``, of a list that is sorted newest first.
+
+    Safety sets are none of these: they hold what a recovery was to replace, and serve its way back alone.
+    """
+    return next((entry for entry in sets if entry.meets(accept) and not entry.safety), None)
 
 
 def walk(path: str) -> Iterator[tuple[str, str]]:

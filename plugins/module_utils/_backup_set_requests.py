@@ -149,8 +149,9 @@ def check(store: Store, params: Mapping[str, Any]) -> Look:
         if chosen is None:
             raise BackupSetError(f"there is no complete set {params['id']} below {store.root}")
     else:
-        chosen = next((entry for entry in sets if entry.state != "partial"), None)
-        check_newest(found, store, sets, _expectations(params))
+        usual = [entry for entry in sets if not entry.safety]
+        chosen = next((entry for entry in usual if entry.state != "partial"), None)
+        check_newest(found, store, usual, _expectations(params))
     due = 0 if chosen is None or periods is None else due_level(chosen, sets, periods, store.clock())
     if chosen is not None and (periods is None or due):
         with reading(chosen.path):

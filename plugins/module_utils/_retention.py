@@ -89,8 +89,7 @@ def plan(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> list[Decis
 
 def _best(sets: Sequence[BackupSet]) -> Iterator[tuple[str, str]]:
     """What recovery needs, whatever the rules say, and what is not yet replaced by anything better."""
-    usual = [entry for entry in sets if not entry.safety]
-    proved = newest(usual, "verified") or newest(sets, "verified")
+    proved = newest(sets, "verified") or next((entry for entry in sets if entry.state == "verified"), None)
     good, drilled = newest(sets, "complete"), newest(sets, "drilled")
     if proved is not None:
         yield proved.id, "the newest verified one"

@@ -203,7 +203,8 @@ options:
   safety:
     description:
       - With O(state=held) that the set holds what a recovery was to replace. It stays known as that, also when it is
-        not held any more, fills no place of any rule of M(upkeep.ops.backup_retention), and goes once its hold is over.
+        not held any more. It never counts as the newest set, makes no new one needless, fills no place of any rule of
+        M(upkeep.ops.backup_retention), and goes once its hold is over.
     type: bool
     default: false
   force:
@@ -308,7 +309,7 @@ EXAMPLES = r"""
   upkeep.ops.backup_set:
     root: /var/backups/upkeep
     state: absent
-    id: "{{ found.newest }}"
+    id: "{{ found.sets[0].id }}"
     force: true
 """
 
@@ -462,7 +463,7 @@ sets:
   elements: dict
   contains: *set
 newest:
-  description: Id of the newest complete or verified set; empty when there is none.
+  description: Id of the newest complete or verified set that is no safety set; empty when there is none.
   returned: success and O(state=found)
   type: str
 newest_verified:

@@ -522,6 +522,16 @@ def test_a_hold_ends_by_itself_and_a_safety_set_stays_known_as_one(house: House)
     assert house.get(done.id).safety and not house.get(done.id).held_at(now)
 
 
+def test_a_safety_set_is_nobodys_newest(house: House) -> None:
+    good = house.make(verified=True)
+    house.now += timedelta(hours=3)
+    replaced = house.make(verified=True)
+    hold_set(house.store(), replaced.id, Hold("recovery", 3600, safety=True))
+    sets = read_sets(str(house.root))
+    assert [newest(sets, state) for state in ("complete", "verified")] == [house.get(good.id)] * 2
+    assert open_set(house.store(), "a", 2 * HOUR, "verified", 0).due, "it makes no backup needless"
+
+
 def test_remove_takes_one_named_set_once(house: House) -> None:
     old, new = house.make(), house.make()
     before = tree(house.root)
