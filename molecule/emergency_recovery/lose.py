@@ -1,6 +1,7 @@
-"""Cuts the primary of Redis off the network in the midst of its restore: once a Sentinel is told to hold failover off.
+"""Cuts the primary of Redis off the network in the midst of its restore, and then stops a host with services.
 
-Called with the name of the container, the address and password of a Sentinel, and the folder of the journals.
+The moment is that at which a Sentinel is told to hold failover off. Called with the containers of the primary and of
+the host, the address and password of a Sentinel, and the folder of the journals.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import redis
 A_DAY = 86_400_000
 
 
-def main(container: str, address: str, password: str, journals: Path) -> None:
+def main(primary: str, host: str, address: str, password: str, journals: Path) -> None:
     deadline = time.monotonic() + 300
     # A shell that is there already cuts at once.
     with subprocess.Popen(
-        ["docker", "exec", "--interactive", container, "sh"], stdin=subprocess.PIPE, text=True
+        ["docker", "exec", "--interactive", primary, "sh"], stdin=subprocess.PIPE, text=True
     ) as shell:
         while not any('"restore redis:cache"' in path.read_text() for path in journals.glob("2*.json")):
             assert time.monotonic() < deadline, "no recovery came so far"
@@ -29,7 +30,8 @@ def main(container: str, address: str, password: str, journals: Path) -> None:
             assert time.monotonic() < deadline, "failover was not held off"
             time.sleep(0.001)
         shell.communicate("ip link set eth0 down\n", timeout=30)
+    subprocess.run(["docker", "pause", host], check=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], Path(sys.argv[4]))
+    main(*sys.argv[1:5], Path(sys.argv[5]))
