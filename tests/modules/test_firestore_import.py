@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -258,23 +259,27 @@ def test_what_a_killed_run_left_going_is_cancelled_first(
 def test_a_module_that_outlived_its_run_begins_nothing_beside_ours(
     firestore: FirestoreStandIn, exported: str, in_groups: str, target: str, tmp_path: Path
 ) -> None:
-    """It waits for its deletion, and would begin its import as soon as that is done."""
+    """It works through its operations, each of which is cancelled, and ours begins when it has let go of the file."""
     put(firestore, target, "users/newcomer")
-    options = {"exact": "delete_first", "confirm": target, "lock_file": str(tmp_path / "locks" / "firestore")}
-    firestore.bridge.configure(delay=60, method="bulk_delete")
-    both = {**options, "delete_collections": ["users", "sessions"]}
-    orphan = start_module("firestore_import", arguments(firestore, exported, target, **both))
-    until(lambda: len(unfinished(firestore, target)) == 1)
-    (left,) = unfinished(firestore, target)
-    ours = {**options, "delete_collections": ["users"], "running_operations": "cancel"}
-    second = start_module("firestore_import", arguments(firestore, in_groups, target, **ours))
-    told = json.loads(orphan.communicate(timeout=60)[0])
-    assert told["failed"] and left in told["msg"] and "CANCELLED" in told["msg"]
-    firestore.bridge.configure()
-    assert not json.loads(second.communicate(timeout=60)[0]).get("failed")
+    options = {"exact": "delete_first", "confirm": target, "delete_collections": ["users", "orders"]}
+    options.update(lock_file=str(tmp_path / "locks" / "firestore"), running_operations="cancel")
+    firestore.bridge.configure(delay=60)
+    (tmp_path / "locks").mkdir(mode=0o700)
+    with (tmp_path / "locks" / "firestore").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ours = start_module("firestore_import", arguments(firestore, in_groups, target, **options))
+        request = {"name": full(target), "collection_ids": ["users", "sessions"]}
+        firestore.admin().bulk_delete_documents(request=request)
+        until(lambda: not unfinished(firestore, target))
+        time.sleep(2)
+        assert not unfinished(firestore, target), "ours began while the other was still at work"
+        firestore.admin().import_documents(request={"name": full(target), "input_uri_prefix": exported})
+        until(lambda: not unfinished(firestore, target))
+        firestore.bridge.configure()
+    answer = json.loads(ours.communicate(timeout=60)[0])
+    assert answer["action"] == "started" and not answer.get("failed"), answer
     wanted = {name: firestore.collections[name] for name in ("users", "orders")}
     assert digest(firestore.emulator.host, PROJECT, target).collections == wanted
-    assert (tmp_path / "locks").stat().st_mode & 0o777 == 0o700
 
 
 def unfinished(firestore: FirestoreStandIn, database: str) -> set[str]:
