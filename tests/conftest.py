@@ -12,6 +12,9 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+# Its assertions tell what they compared, as those of tests do.
+pytest.register_assert_rewrite("tests.recovery_faults")
+
 pytest_plugins = [
     "tests.fixtures.certificates",
     "tests.fixtures.docker",
