@@ -42,6 +42,13 @@ def answers() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
+def outage(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of before the window."""
+    (seen,) = [told for told in _lines("/root/phases") if told["name"] == "recover"]
+    return [answer for answer in answers if answer["began"] < seen["ended"]]
+
+
+@pytest.fixture(scope="module")
 def history() -> Any:
     with contextlib.closing(sqlite3.connect(f"file:{_ROOT}/state/history.sqlite3?mode=ro", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
@@ -62,6 +69,10 @@ def _said(name: str) -> str:
         ("maintenance", _CLOSED, _CLOSED),
         ("open", _BROKEN, _NEWS),
         ("recover", _OWN, _NEWS),
+        ("window", _OWN, _NEWS),
+        ("restart", _OWN, _NEWS),
+        ("held", _BROKEN, _NEWS),
+        ("ended", _OWN, _NEWS),
     ],
 )
 def test_what_users_got_after_each_stage(answers: list[dict[str, Any]], phase: str, auth: Any, news: Any) -> None:
@@ -72,9 +83,9 @@ def test_what_users_got_after_each_stage(answers: list[dict[str, Any]], phase: s
         assert set(got) == {expected} and len(got) >= 30, (phase, service, set(got), len(got))
 
 
-def test_nobody_got_an_error_while_it_was_contained(answers: list[dict[str, Any]]) -> None:
+def test_nobody_got_an_error_while_it_was_contained(outage: list[dict[str, Any]]) -> None:
     phases = {told["name"]: told for told in _lines("/root/phases")}
-    auth = [answer for answer in answers if answer["service"] == "auth-service"]
+    auth = [answer for answer in outage if answer["service"] == "auth-service"]
     broken = [answer["began"] for answer in auth if answer["got"] == _BROKEN]
     redirected = min(answer["began"] for answer in auth if answer["got"] == _STANDBY)
     # Old workers of nginx answer for a moment after a reload; a flag is seen at once.
@@ -85,17 +96,17 @@ def test_nobody_got_an_error_while_it_was_contained(answers: list[dict[str, Any]
     assert not [at for at in broken if at > isolated], "none while isolated, while recovered, and when opened again"
     last = [answer["got"] for answer in auth if answer["began"] > isolated]
     assert set(last) == {_CLOSED, _OWN} and sorted(last, key=[_CLOSED, _OWN].index) == last, "closed, then open"
-    closed = [answer for answer in answers if answer["service"] == "news-service" and answer["got"] != _NEWS]
+    closed = [answer for answer in outage if answer["service"] == "news-service" and answer["got"] != _NEWS]
     assert {answer["got"] for answer in closed} == {_CLOSED}
     assert phases["redirect"]["ended"] < min(answer["ended"] for answer in closed)
     assert max(answer["began"] for answer in closed) < phases["open"]["began"], "isolation closes no service beside it"
 
 
-def test_one_incident_tells_all_of_it(history: sqlite3.Connection, answers: list[dict[str, Any]]) -> None:
+def test_one_incident_tells_all_of_it(history: sqlite3.Connection, outage: list[dict[str, Any]]) -> None:
     (incident,) = history.execute("SELECT * FROM incidents").fetchall()
     assert json.loads(incident["services"]) == ["auth-service", "news-service"] and incident["closed_at"]
-    own = [answer for answer in answers if answer["got"] == _OWN]
-    failed = min(answer["began"] for answer in answers if answer["got"] == _BROKEN)
+    own = [answer for answer in outage if answer["got"] == _OWN]
+    failed = min(answer["began"] for answer in outage if answer["got"] == _BROKEN)
     last_good = max(answer["ended"] for answer in own if answer["began"] < failed)
     first_good = min(answer["began"] for answer in own if answer["began"] > failed)
     began, recovered = (_seconds(incident[name]) for name in ("began_at", "recovered_at"))
@@ -109,16 +120,17 @@ def test_one_incident_tells_all_of_it(history: sqlite3.Connection, answers: list
     assert "auth-service: opened again, for app1:8081, app2:8081 work" in texts
     told = [text.split(" after")[0] for text in texts if text.startswith(("recovered", "failed again"))]
     assert told == ["recovered", "failed again", "recovered"], "the fallback served users until all was closed"
-    assert [row["name"] for row in history.execute("SELECT name FROM runs")] == ["outage_response"] * 5
+    runs = dict(history.execute("SELECT name, count(*) FROM runs GROUP BY name"))
+    assert runs["outage_response"] == 5, "check mode leaves none"
 
 
-def test_the_figures_agree_with_what_the_client_saw(answers: list[dict[str, Any]]) -> None:
+def test_the_figures_agree_with_what_the_client_saw(outage: list[dict[str, Any]]) -> None:
     report = max((_ROOT / "state" / "reports").glob("*-outage_response-*.json"))
     metrics = json.loads(report.read_text())["metrics"]
     (told,) = [service for service in metrics["services"] if service["name"] == "auth-service"]
     # Users were served by the fallback meanwhile, so that it failed twice for them.
     assert (told["mttr"]["n"], len(told["failures"])) == (2, 2)
-    auth = [answer for answer in answers if answer["service"] == "auth-service"]
+    auth = [answer for answer in outage if answer["service"] == "auth-service"]
     spans = list(itertools.pairwise(auth))
     down = sum(after["began"] - before["began"] for before, after in spans if before["status"] != 200)
     print(f"down: {told['seconds']['down']:.0f} s by the figures, {down:.1f} s by the client outside")
@@ -155,6 +167,20 @@ def test_what_is_left() -> None:
     assert gateway.check_output("ls /etc/nginx/upkeep/flags") == ""
     assert gateway.file("/etc/nginx/upkeep/upstreams/auth-service.conf").content_string.count("server app") == 2
     assert json.loads(gateway.file("/var/www/status/status.json").content_string)["status"] == "operational"
+
+
+def test_the_window_in_which_it_was_restarted(history: sqlite3.Connection, answers: list[dict[str, Any]]) -> None:
+    phases = {told["name"]: told for told in _lines("/root/phases")}
+    begun, restarted = phases["window"]["ended"], phases["restart"]["ended"]
+    assert {answer["status"] for answer in answers if begun < answer["began"] < restarted} == {200}
+    (window,) = history.execute("SELECT * FROM windows").fetchall()
+    assert window["status"] == "ended" and json.loads(window["services"]) == ["auth-service"]
+    document = Path(json.loads(window["record"])["document"]).read_text()
+    assert all(f"| service_restart | {host} | auth-service: it ended" in document for host in ("app1", "app2")), (
+        document
+    )
+    assert "held during maintenance 'Release 1.0.0 again': auth-service" in _said("held")
+    assert "(health_check:" not in (_ROOT / "lead.log").read_text(), "nobody is told of what is maintained"
 
 
 def _seconds(text: str) -> float:
