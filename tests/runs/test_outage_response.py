@@ -104,15 +104,26 @@ def test_from_a_fault_to_a_closed_incident(site: Site) -> None:
     assert (status, json.loads(page)["status"]) == (200, "partial_outage")
     assert "does not work" in site.ask("/status/")[1]
 
-    done = site.run(
-        *CONFIRMED, "-e", '{"outage_response_public": "We are on it.", "outage_response_cause": "It was stopped."}'
+    # Another service takes the requests of the one that is recovered, and answers its probe.
+    fallback = {"auth-service": [f"127.0.0.1:{site.platform.nginx.upstreams['link-service'][0]}"]}
+    contained = {"outage_response_contain": "redirect", "outage_response_fallback": fallback}
+    done = site.run(*CONFIRMED[:2], "--tags", "contain,communicate", "-e", json.dumps(contained))
+    assert "auth-service: redirected to the fallback" in done and "so the incident is not closed" in " ".join(
+        done.split()
     )
-    assert "auth-service: isolated at the gateway, clients get 503" in done
+    assert json.loads(site.ask("/api/auth-service/health")[1])["service"] == "link-service"
+    (incident,) = site.incidents()
+    assert incident["recovered_at"] and not incident["closed_at"], "users are served, but not by what failed"
+
+    words = {"outage_response_public": "We are on it.", "outage_response_cause": "It was stopped."}
+    site.run(*CONFIRMED[:2], *CONFIRMED[4:], "-e", json.dumps(words))
+    assert json.loads(site.ask("/api/auth-service/health")[1])["service"] == "auth-service", "its own server again"
     assert site.ask("/api/auth-service/health")[0] == 200
     (incident,) = site.incidents()
     assert incident["recovered_at"] and incident["closed_at"] and incident["cause"] == "It was stopped."
     document = (site.state / "incidents" / f"{incident['id']}.md").read_text()
-    assert re.search(r"\| impact \| \d+\.\d minutes", document) and "isolated at the gateway" in document
+    assert re.search(r"\| impact \| \d+\.\d minutes", document) and "redirected to the fallback" in document
+    assert "auth-service: opened again, for 127.0.0.1:" in document
     assert all(words in document for words in ("it was started as pid", "_To be filled in", "- suspect 1. "))
     shown = json.loads(site.ask("/status/status.json")[1])
     assert shown["status"] == "operational" and shown["incidents"] == []
