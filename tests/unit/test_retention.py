@@ -104,9 +104,10 @@ def test_the_newest_of_each_place_is_the_one_that_stays() -> None:
 
 
 def test_a_safety_set_stays_for_its_time_only_and_takes_the_place_of_none() -> None:
-    of_the_night, over = made(10), made(2, held=True, until="2026-11-23T02:59:00Z")
+    before, of_the_night, over = made(30), made(10), made(2, held=True, until="2026-11-23T02:59:00Z")
     lasting = made(1, held=True, until="2026-11-23T03:01:00Z")
-    assert kept([of_the_night, over, lasting], daily=1, last=1) == [lasting.id, of_the_night.id]
+    assert kept([before, of_the_night, over, lasting], last=2) == [lasting.id, of_the_night.id, before.id]
+    assert kept([of_the_night, over, lasting], daily=1) == [lasting.id, of_the_night.id]
     assert kept([over], last=1) == [over.id], "it is better than nothing"
 
 
