@@ -1,3 +1,6 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A user outside the gateway: asks without a pause until he is told that it is enough, and notes every answer.
 
 Each line is the moment of the answer, the service, the status (0 for none) and what Retry-After or the error said.

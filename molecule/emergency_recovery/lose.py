@@ -1,3 +1,6 @@
+# Copyright: the upkeep.ops authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Cuts the primary of Redis off the network in the midst of its restore, and then stops a host with services.
 
 The moment is that at which a Sentinel is told to hold failover off. Called with the containers of the primary and of
