@@ -135,7 +135,7 @@ FAULTS = (
     Fault("redis-server killed as it copies", BEFORE, (Blow("crash_redis", COPIES, FAILED),)),
     Fault("redis-server killed as it was promoted", BEFORE, (Blow("crash_redis", PROMOTED, FAILED),)),
     Fault("redis-server killed as its append-only file is awaited", BEFORE,
-          (Blow("crash_redis", WRITTEN, FAILED),), quick=True),
+          (Blow("crash_redis", WRITTEN, FAILED),)),
     Fault("redis-server killed before services started", RESTORED,
           (Blow("crash_redis", Noted("restore firestore:main"), DONE),)),
     Fault("the scratch server killed as Redis copies", BEFORE, (Blow("kill_scratch", COPIES, FAILED),)),
