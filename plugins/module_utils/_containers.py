@@ -37,6 +37,7 @@ class Engine:
 
     def __init__(self, run: Runner) -> None:
         self._run = run
+        self._socket = ""
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout: float = _TIMEOUT) -> Any:
         """What the daemon answers, None when it has nothing to say. Raises ContainerError."""
@@ -68,8 +69,12 @@ class Engine:
             connection.close()
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        self._socket = self._socket or self._found_socket()
+        return _SocketConnection(self._socket, timeout)
+
+    def _found_socket(self) -> str:
         try:
-            ended = self._run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], timeout)
+            ended = self._run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], _TIMEOUT)
         except ProgramError as error:
             raise ContainerError(str(error)) from error
         if ended.rc != 0:
@@ -77,7 +82,7 @@ class Engine:
         url = urlsplit(ended.stdout.strip())
         if url.scheme != "unix":
             raise ContainerError(f"the Docker daemon at {url.geturl()} is not on this host: run this where it is")
-        return _SocketConnection(url.path, timeout)
+        return url.path
 
 
 class _SocketConnection(http.client.HTTPConnection):

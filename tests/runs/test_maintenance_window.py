@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from tests.examples import run_tasks
+from tests.fixtures.docker import Shop
 from tests.harness import ROOT, run_module
 from tests.platform.parts.process import free_port
 
@@ -311,3 +312,51 @@ def test_a_way_back_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> N
         assert not (tmp_path / "unfinished.json").exists()
     finally:
         run_module("graceful_stop", process)
+
+
+def test_image_and_packages_are_recorded_and_the_image_is_gone_back_to(shop: Shop, tmp_path: Path) -> None:
+    service = {
+        "name": "shop", "runner": {"type": "docker", "container": shop.name}, "packages": ["dpkg"], "stop_timeout": 1,
+        "ready": {"type": "command", "argv": ["true"]},
+    }  # fmt: skip
+    variables = {
+        "maintenance_window_catalogue": [service], "maintenance_window_rollback_directory": str(tmp_path),
+        "maintenance_window_stage": "rollback", "maintenance_window_site": "test", "maintenance_window_confirm": "test",
+        "maintenance_window_title": "Release 42", "service_restart_health_passes": 1, "upkeep_state": str(tmp_path),
+        "maintenance_window_way_back": "{{ {'localhost': maintenance_window_rollback.way_back} }}",
+    }  # fmt: skip
+
+    def role(**options: str) -> dict[str, Any]:
+        return {
+            "name": "Call the role",
+            "ansible.builtin.include_role": {"name": "upkeep.ops.maintenance_window", **options},
+        }
+
+    version = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Version}", "dpkg"], capture_output=True, text=True
+    )
+    second = run_module("release_rollback", shop.options)["release"]
+    points = [
+        f"image {shop.image}:live {shop.first['image']['id'][:19]} of shop",
+        f"package dpkg {version.stdout} of shop",
+    ]
+    deploy = {"container": shop.name, "state": "returned", "record": second}
+    run_module("release_rollback", {**shop.options, "state": "returned", "record": shop.first})
+    run_tasks(
+        [
+            role(tasks_from="rollback"),
+            {
+                "name": "Find what was recorded",
+                "ansible.builtin.assert": {
+                    "that": [
+                        f"maintenance_window_rollback.points == {points}",
+                        "not maintenance_window_rollback.problems",
+                    ]
+                },
+            },
+            {"name": "Deploy another image", "upkeep.ops.release_rollback": deploy},
+            role(),
+        ],
+        variables,
+    )
+    assert shop.settings()["version"] == "1" and shop.inspect()["State"]["Running"]
