@@ -12,8 +12,13 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+#: Marks of ports that were given away; one process holds so many open.
+_MOST_RESERVED = 200
+_reserved: deque[socket.socket] = deque()
 
 
 class PartError(Exception):
@@ -23,14 +28,29 @@ class PartError(Exception):
 def free_port() -> int:
     """A free TCP port of loopback that stays free while its server is down.
 
-    It lies below the range from which the kernel serves outgoing connections: a port of that range can be taken by
-    any of them, even by the very connection that asks whether a server listens on it yet.
+    No other process of these tests gets it while this one lives. It lies below the range from which the kernel serves
+    outgoing connections: a port of that range can be taken by any of them, even by the very connection that asks
+    whether a server listens on it yet.
     """
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.randrange(max(1024, lowest - 12000), lowest)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _reserve(port)
             return port
+
+
+def _reserve(port: int) -> None:
+    """Mark a port by one of the same number for UDP, which nobody uses. Raises OSError when another one has done so."""
+    mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        mark.bind(("127.0.0.1", port))
+    except OSError:
+        mark.close()
+        raise
+    _reserved.append(mark)
+    if len(_reserved) > _MOST_RESERVED:
+        _reserved.popleft().close()
 
 
 def accepts(port: int) -> bool:
