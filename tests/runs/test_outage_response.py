@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.examples import run_tasks
 from tests.fixtures.docker import Shop
 from tests.harness import ROOT, run_module
 from tests.platform import faults
@@ -210,3 +211,87 @@ def test_a_container_goes_back_to_the_image_that_served_well(shop: Shop, tmp_pat
     assert f"it went back to its previous image {shop.image}:live {shop.first['image']['id'][:19]} and serves" in told
     assert shop.settings()["version"] == "1" and shop.inspect()["State"]["Running"]
     assert "outage_response run of test: CRITICAL" in told, "it was down, though it is not any more"
+
+
+# --- what it is about, without a platform -----------------------------------------------------------------------------
+
+SECRET = "s3cret-of-the-shop"
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> dict[str, Any]:
+    """Services, of which the name of one is a part of the other's, and a gateway that knows no servers."""
+    health = {"type": "command", "argv": ["true"]}
+    asked = {"type": "http", "url": "http://127.0.0.1:9/", "secret_headers": {"Authorization": SECRET}}
+    return {
+        "upkeep_site": "test", "upkeep_confirm": "test", "upkeep_state": str(tmp_path / "state"),
+        "upkeep_services": [{"name": "auth-service", "health": health}, {"name": "auth", "health": health},
+                            {"name": "shop", "health": asked}],
+        "upkeep_gateway": {"state_dir": str(tmp_path / "gateway"), "nginx_command": ["true"]},
+        "upkeep_contacts": [{"name": "lead", "urls": [f"file://{tmp_path}/lead.log"],
+                             "stages": ["assess", "contain", "recover", "closed"]}],
+    }  # fmt: skip
+
+
+def test_a_mistyped_name_is_told_and_nothing_done(catalogue: dict[str, Any], tmp_path: Path) -> None:
+    local = {"hosts": {"localhost": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}}
+    catalogue["upkeep_services"].pop()
+    groups = dict.fromkeys(("recorder", "platform", "gateway"), local)
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"vars": catalogue, "children": groups}}))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), *CONFIRMED[2:],
+         "-e", "outage_response_services=auth-servcie", "--tags", "contain,recover,communicate",
+         str(ROOT / "playbooks" / "outage_response.yml")],
+        cwd=ROOT, text=True, capture_output=True, check=False, timeout=240, stdin=subprocess.DEVNULL,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "160"},
+    )  # fmt: skip
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "there is no service auth-servcie: name some of auth-service, auth" in told, told
+    assert "isolated" not in told and "all services work" not in told, told
+    assert told.count("nothing is done, for it could not be found what this is about") >= 5, told
+    with sqlite3.connect(tmp_path / "state" / "history.sqlite3") as history:
+        assert history.execute("SELECT COUNT(*) FROM incidents").fetchone() == (0,)
+    assert "OUTAGE" not in (tmp_path / "lead.log").read_text(), "they hear of a run that failed, not of an outage"
+    assert not (tmp_path / "gateway" / "flags").exists()
+
+
+def test_only_what_was_named_and_seen_is_told_of(catalogue: dict[str, Any], tmp_path: Path) -> None:
+    """Names as text, nothing to contain, a containment that fails, and an incident of a service nobody looks at."""
+
+    def stage(name: str, case: dict[str, Any], **variables: Any) -> list[dict[str, Any]]:
+        known = {"down": [], "redirected": [], "closed": [], "incident": None, "suspects": [], "findings": []}
+        return [
+            {"ansible.builtin.set_fact": {"outage_response_case": {**known, **case}, "upkeep_outcome": {}}},
+            {
+                "ansible.builtin.include_role": {"name": "upkeep.ops.outage_response"},
+                "vars": {"outage_response_stage": name, **variables},
+            },
+            {"ansible.builtin.debug": {"var": "upkeep_outcome"}, "name": "Came of it"},
+        ]
+
+    database = str(tmp_path / "state" / "history.sqlite3")
+    incident = run_module(
+        "incident", {"database": database, "site": "test", "state": "opened", "services": ["auth", "ghost"]}
+    )["incident"]
+    seen = [{"subject": "auth", "state": "up", "at": "2026-01-31T06:00:00Z"}]
+    failing = {"outage_response_contain": "redirect", "outage_response_fallback": {"shop": ["127.0.0.1:9"]}}
+    told = run_tasks(
+        [
+            *stage("contain", {"incident": incident}, outage_response_contain="isolate"),
+            *stage("contain", {}, outage_response_contain="isolate", outage_response_services=" auth-service, "),
+            {"block": stage("contain", {"down": ["shop"]}, **failing), "rescue": [{"ansible.builtin.meta": "noop"}]},
+            {"ansible.builtin.set_fact": {"upkeep_outcomes": {"health_check": {"artifacts": {"observations": seen}}}}},
+            *stage("close", {"incident": incident}),
+        ],
+        catalogue,
+    )
+    words = " ".join(told.split())
+    assert "nothing to isolate: no service is down and none was named" in words, told
+    assert "- 'auth-service: isolated at the gateway, clients get 503'" in words, told
+    assert [path.name for path in (tmp_path / "gateway" / "flags").iterdir()] == ["isolated-auth-service"]
+    assert "the gateway knows no servers of shop" in words and SECRET not in told, told
+    assert "nobody has looked at ghost, so the incident is not closed" in words, told
+    with sqlite3.connect(database) as history:
+        assert history.execute("SELECT recovered_at, closed_at FROM incidents").fetchone() in ((None, None), ("", ""))
+    assert not (tmp_path / "lead.log").exists()
