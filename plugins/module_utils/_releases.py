@@ -133,7 +133,10 @@ class Packages:
                 before[name] = old
         missing = [name for name in names if name not in before]
         if missing:
-            raise ReleaseError(f"apt's history {self._history} tells of no upgrade of {', '.join(missing)} to {now}")
+            raise ReleaseError(
+                f"apt's history {self._history} tells of no upgrade of {', '.join(missing)} to {now}: record what is "
+                "installed before each change (state recorded), or install the version by hand"
+            )
         return before
 
     def demand(self, versions: Mapping[str, str]) -> None:

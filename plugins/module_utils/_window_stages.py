@@ -118,8 +118,8 @@ class Stages:
             write_window(history.connection, window)
         window, failures = self._announced(window, request)
         changed = window != known
-        word = "noted" if changed else "planned already"
-        summary = f"window {told(window)} is {word}" + "".join(f"; {failure}" for failure in failures)
+        word = f"{self._word('is', 'would be')} noted" if changed else "is planned already"
+        summary = f"window {told(window)} {word}" + "".join(f"; {failure}" for failure in failures)
         return Act(window, changed, summary, checks, CHECKS_BEFORE, _text(known), _text(window))
 
     def _known(self, history: History, request: Request, statuses: Sequence[str]) -> Window | None:
@@ -226,7 +226,7 @@ class Stages:
         with opened(self._database, write=not self._check_mode) as history:
             self._still(history, window)
             write_window(history.connection, begun)
-        message = f"window {begun.title!r} began, until {begun.ends_at}" + (
+        message = f"window {begun.title!r} {self._word('began', 'would begin')}, until {begun.ends_at}" + (
             ", merged with what was asked for" if joined else ""
         )
         return Act(begun, True, message, checks, CHECKS_BEFORE, _text(known), _text(begun))
@@ -316,9 +316,8 @@ class Stages:
             self._still_open(history, window)
             write_window(history.connection, ended)
         ended, failures = self._announced(ended, request, "told_over")
-        message = f"window {ended.title!r} ended, it began at {ended.started_at}" + "".join(
-            f"; {failure}" for failure in failures
-        )
+        message = f"window {ended.title!r} {self._word('ended', 'would end')}, it began at {ended.started_at}"
+        message += "".join(f"; {failure}" for failure in failures)
         return Act(ended, True, message, checks, CHECKS_AFTER, before or "", text)
 
     def _begun_one(self, history: History, request: Request) -> Window:
@@ -376,9 +375,11 @@ class Stages:
             write_window(history.connection, cancelled)
         if window.record.get("announced"):
             cancelled, _failures = self._announced(cancelled, request, "told_cancelled")
-        return Act(
-            cancelled, True, f"window {window.title!r} is cancelled", before=_text(window), after=_text(cancelled)
-        )
+        message = f"window {window.title!r} {self._word('is', 'would be')} cancelled"
+        return Act(cancelled, True, message, before=_text(window), after=_text(cancelled))
+
+    def _word(self, done: str, foretold: str) -> str:
+        return foretold if self._check_mode else done
 
     # -- look ------------------------------------------------------------------------------------------------------
 

@@ -206,6 +206,7 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert unconfirmed.returncode != 0 and "-e upkeep_confirm=test" in unconfirmed.stdout
     foretold = window(site, "start", "--check")
     assert foretold.returncode != 0 and "staging_run" in foretold.stdout, "the check that will fail is foretold"
+    assert "rollback_prepared" not in foretold.stdout and "could not be copied" not in words(foretold)
     assert rows(site) == [] and not (site / "state" / "rollback").exists()
 
     services = {"maintenance_window_services": "auth, docs", "maintenance_window_duration": "2h"}

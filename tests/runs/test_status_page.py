@@ -57,7 +57,8 @@ def write_history(path: Path) -> None:
         incidents.note(new, [Entry(isoformat(NOW), "public", "Ana", "We found the cause and are mending it.")])
 
 
-def publish(folder: Path, *, check: bool = False, **more: Any) -> str:
+def publish(folder: Path, *, check: bool = False, away: str = "", **more: Any) -> str:
+    """Run the role; nothing answers on the host ``away``."""
     variables = {
         "status_page_database": str(folder / "history.sqlite3"),
         "status_page_site": "test",
@@ -72,7 +73,9 @@ def publish(folder: Path, *, check: bool = False, **more: Any) -> str:
         **more,
     }
     role = {"name": "Publish", "ansible.builtin.include_role": {"name": "upkeep.ops.status_page"}}
-    return run_tasks([role], variables, check=check)
+    silent = {"name": away, "ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    lost = [{"name": "Add a host that is away", "ansible.builtin.add_host": silent}] if away else []
+    return run_tasks([*lost, role], variables, check=check)
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +148,15 @@ def test_a_hook_that_refuses_is_named_without_its_secrets(
     output = str(failed.value).partition("\nPLAY ")[2]
     assert told in output and "127.0.0.1" in output
     assert "s3cret" not in output and TOKEN not in output
+
+
+def test_a_gateway_that_is_away_is_named_and_the_others_get_the_page(site: Path, http_server: HttpServer) -> None:
+    """The run goes on with its rescue: were the recorder lost with the gateway, it would end without its verdict."""
+    page = site / "status" / "index.html"
+    page.unlink()
+    hook = {"status_page_hook_url": http_server.url + "/up", "status_page_hook_token": TOKEN}
+    with pytest.raises(AssertionError) as failed:
+        publish(site, away="gateway1", status_page_hosts=["gateway1", "localhost"], **hook)
+    output = " ".join(str(failed.value).split())
+    assert "the status page could not be written on gateway1: it cannot be reached" in output
+    assert "failed=1" in output and page.exists() and http_server.seen[-1][0] == "POST"
