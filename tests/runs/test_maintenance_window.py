@@ -249,6 +249,8 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert "it was not restarted, for the catalogue lacks its runner" in words(back)
     assert not list(site.glob("releases/*.bad")), "what was tried may be tried again"
 
+    foretold = window(site, "end", "--check")
+    assert "would end, it began at" in words(foretold) and rows(site)[0][0] == "started", foretold.stdout
     ended = window(site, "end")
     assert rows(site)[0][0] == "ended", ended.stdout
     (document,) = (site / "state" / "reports").glob("window-*.md")
@@ -256,6 +258,15 @@ def test_a_window_from_start_to_end(site: Path) -> None:
     assert "went back: release 42 -> 41" in text and "nginx.conf: put back as it was before the window" in text
     assert "this site has no staging" in text and "| services_verified | ok | they are well: auth, docs |" in text
     assert "maintenance is over" in (site / "ops.log").read_text()
+
+    later = {"maintenance_window_title": "Next month", "maintenance_window_starts_at": "2099-01-01T00:00:00Z"}
+    for stage, flags, state in (
+        ("plan", [], "planned"),
+        ("cancel", ["--check"], "planned"),
+        ("cancel", [], "cancelled"),
+    ):
+        done = window(site, stage, *flags, **later, maintenance_window_duration="2h")
+        assert done.returncode == 0 and [row[0] for row in rows(site)] == ["ended", state], done.stdout
 
     signed = play(
         site, "checklist_signoff", checklist_signoff_list="post", checklist_signoff_item="post_maintenance_review",
