@@ -145,7 +145,7 @@ def test_one_collection_group_goes_back_and_is_restored_and_each_stage_told(
     assert site.set.exists() and site.set.name not in held, "held while it was restored, though retention is strict"
 
 
-def test_collections_that_cannot_be_given_back_are_refused(site: RecoverySite) -> None:
+def test_collections_that_could_not_be_given_back_are_refused(site: RecoverySite) -> None:
     refusals: dict[str, dict[str, Any]] = {
         "the catalogue lists no nothing in collections of firestore:main": {
             "emergency_recovery_collections": ["nothing"]
@@ -153,6 +153,11 @@ def test_collections_that_cannot_be_given_back_are_refused(site: RecoverySite) -
         "name it alone in emergency_recovery_parts, in place of redis:cache": {
             "emergency_recovery_collections": ["users"],
             "emergency_recovery_parts": ["redis:cache"],
+        },
+        "recovery.delete_collections would empty extra, which the safety set could not give back": {
+            "emergency_recovery_firestore": "{{ [demo_firestore | combine({'recovery': "
+            "{'delete_collections': demo_firestore.collections + ['extra']}})] }}",
+            "emergency_recovery_parts": ["firestore:main"],
         },
     }
     for reason, options in refusals.items():
