@@ -50,6 +50,7 @@ class Place:
 class Lock:
     """Who holds the lock, since when and for what. ``pid`` is 0 when the run's process could not be seen.
 
+    An owner that renews its lock holds it since then.
     ``command`` is a digest of its command line, which may hold secrets.
     """
 

@@ -4,7 +4,8 @@
 """The journal of recoveries of a whole platform: what was planned, begun and ended, so that a killed run is not lost.
 
 Each recovery is one file below a folder of the recorder. A step is on disk before it is begun. The file ``.lock`` says
-whose recovery is under way; it outlives a run that was killed, and is taken over once its owner is gone.
+whose recovery is under way; it outlives a run that was killed, and is taken over once its owner is gone. Its age counts
+from the last step that its owner noted, so that a long recovery is not taken for a lost one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -173,6 +174,7 @@ class RecoveryJournal:
             recovery = self._read(identifier)
             change(recovery)
             self._write(recovery)
+            _lock.write_lock(self._path(".lock"), replace(lock, taken_at=isoformat(self.clock())))
         return shown(recovery) or {}
 
     def _holder(self) -> tuple[str, str]:

@@ -13,7 +13,8 @@ description:
   - Notes on the recorder what a recovery of the platform plans, begins and ends, each step before it is begun. A
     recovery whose run was killed is found again, with the steps that are left and those that lead back.
   - One recovery at a time is under way. A second one is refused by name of the first. The owner of a recovery is gone
-    when its process has ended or its host was restarted; where its process cannot be seen, after O(stale_after).
+    when its process has ended or its host was restarted; where its process cannot be seen, when it has noted nothing
+    for O(stale_after).
 author: The upkeep.ops authors (@upkeep-ops)
 extends_documentation_fragment:
   - upkeep.ops._attributes
@@ -118,9 +119,11 @@ options:
     type: str
     default: ""
   stale_after:
-    description: Age from which on an owner is taken for gone when its process cannot be seen. A duration.
+    description:
+      - An owner whose process cannot be seen is taken for gone when it has noted nothing for that long. Longer than any
+        step takes. A duration.
     type: str
-    default: 4h
+    default: 12h
   hold:
     description: How long after its end a recovery may be taken back. A duration.
     type: str
@@ -313,7 +316,7 @@ _ARGUMENTS = {
     "details": {"type": "dict", "default": {}},
     "result": {"type": "str", "choices": ["recovered", "rolled_back", "open"], "default": "recovered"},
     "summary": {"type": "str", "default": ""},
-    "stale_after": {"type": "str", "default": "4h"},
+    "stale_after": {"type": "str", "default": "12h"},
     "hold": {"type": "str", "default": "7d"},
     "keep": {"type": "str", "default": "400d"},
     "history": {"type": "path"},

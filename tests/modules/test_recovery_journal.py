@@ -179,7 +179,32 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     identifier = call(tmp_path, "opened", plan=PLAN)["recovery"]["id"]
     (tmp_path / f"{identifier}.json").write_text("{")
     answer = call(tmp_path, "found")
-    assert answer["failed"] and f"{identifier}.json cannot be read" in answer["msg"]
+    assert answer["failed"] and f"{tmp_path / identifier}.json cannot be read" in answer["msg"]
+    assert "move it away" in answer["msg"]
+    (tmp_path / f"{identifier}.json").write_text('{"format": 2}')
+    answer = call(tmp_path, "found")
+    assert "has format 2" in answer["msg"] and "move it away" in answer["msg"]
+    (tmp_path / f"{identifier}.json").rename(tmp_path / "damaged")
+    assert not call(tmp_path, "found")["failed"]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_recovery_that_goes_on_for_long_is_not_taken_for_a_lost_one(tmp_path: Path, noted: bool) -> None:
+    """From another machine its process cannot be seen: what it has noted last tells that it is there."""
+    identifier = call(tmp_path, "opened", plan=PLAN)["recovery"]["id"]
+    lock = json.loads((tmp_path / ".lock").read_text())
+    elsewhere = {**lock["place"], "host": "another", "machine": "another"}
+    old = {**lock, "place": elsewhere, "taken_at": "2026-01-01T00:00:00Z"}
+    (tmp_path / ".lock").write_text(json.dumps(old))
+    if noted:
+        note(tmp_path, identifier, "safety set", "begun")
+    answer = call(tmp_path, "opened", owner="two", plan=PLAN)
+    if not noted:
+        assert answer["taken_over"]
+        return
+    assert answer["failed"] and "under way already" in answer["msg"]
+    renewed = json.loads((tmp_path / ".lock").read_text())
+    assert {**renewed, "taken_at": old["taken_at"]} == old and renewed["taken_at"] > old["taken_at"]
 
 
 def test_the_examples_run(tmp_path: Path) -> None:
