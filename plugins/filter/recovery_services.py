@@ -12,7 +12,8 @@ author: The upkeep.ops authors (@upkeep-ops)
 description:
   - Chooses the services that depend on the parts of a backup set, themselves or through others, and groups them by
     host, in the order in which they start. They stop in the opposite order.
-  - A service without C(runner) is left out.
+  - A service without C(runner), or without a host, cannot be stopped. One without C(ready) and C(health) cannot be
+    asked whether it is well. Both are told.
 positional: parts
 options:
   _input:
@@ -40,21 +41,33 @@ options:
 EXAMPLES = r"""
 - name: Tell what stops
   ansible.builtin.debug:
-    msg: "{{ upkeep_services | upkeep.ops.recovery_services(['redis:cache']) }}"
+    msg: "{{ (upkeep_services | upkeep.ops.recovery_services(['redis:cache'], ['app1'])).batches }}"
 """
 
 RETURN = r"""
 _value:
-  description: Groups with C(host) and C(services), each of these as M(upkeep.ops.service_control) takes it.
-  type: list
-  elements: dict
+  description: The services in three lists.
+  type: dict
+  contains:
+    batches:
+      description: Groups with C(host) and C(services), each of these as M(upkeep.ops.service_control) takes it.
+      type: list
+      elements: dict
+    not_stopped:
+      description: Names of the services that go on, because they have no C(runner) or no host.
+      type: list
+      elements: str
+    not_asked:
+      description: Names of the services that stop, and of which nobody learns whether they are well afterwards.
+      type: list
+      elements: str
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.upkeep.ops.plugins.module_utils._recovery_steps import batches
+from ansible_collections.upkeep.ops.plugins.module_utils._recovery_steps import batches, left_out
 
 
 def recovery_services(
@@ -62,12 +75,14 @@ def recovery_services(
     parts: Sequence[str],
     everywhere: Sequence[str] = (),
     names: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Services by host, in the order in which they start."""
+) -> dict[str, Any]:
+    """Services by host, in the order in which they start, and those that are left out."""
     try:
-        return batches(services, parts, everywhere, names)
+        not_stopped, not_asked = left_out(services, parts, everywhere, names)
+        found = batches(services, parts, everywhere, names)
     except ValueError as error:
         raise AnsibleFilterError(f"recovery_services: {error}") from error
+    return {"batches": found, "not_stopped": not_stopped, "not_asked": not_asked}
 
 
 class FilterModule:

@@ -84,19 +84,40 @@ def batches(
     ``everywhere`` are the hosts of those that name none. Raises ValueError when services depend on each other in a
     circle, or a name is not known.
     """
-    known = {str(service["name"]): service for service in services}
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise ValueError(f"the catalogue knows no service {', '.join(unknown)}")
-    chosen = set(names) or {name for name in known if _uses(name, known, set(parts), ())}
+    known, chosen = _chosen(services, parts, names)
     found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for name in sorted(chosen, key=list(known).index):
+    for name in chosen:
         service = known[name]
         if service.get("runner"):
             told = {key: service[key] for key in _CONTROLLED if key in service}
             for host in service.get("hosts") or everywhere:
                 found.setdefault((_level(name, known, ()), str(host)), []).append(told)
     return [{"host": host, "services": found[level, host]} for level, host in sorted(found)]
+
+
+def left_out(
+    services: Sequence[Mapping[str, Any]], parts: Sequence[str], everywhere: Sequence[str], names: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Of the services that :func:`batches` looks at: those that nobody can stop, and those that are not asked.
+
+    What is not stopped is not asked either, and is not among the latter.
+    """
+    known, chosen = _chosen(services, parts, names)
+    stopped = [name for name in chosen if known[name].get("runner") and (known[name].get("hosts") or everywhere)]
+    asked = [name for name in stopped if known[name].get("ready", known[name].get("health"))]
+    return [name for name in chosen if name not in stopped], [name for name in stopped if name not in asked]
+
+
+def _chosen(
+    services: Sequence[Mapping[str, Any]], parts: Sequence[str], names: Sequence[str]
+) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """The services by name, and those that use ``parts`` or are named, as the catalogue lists them."""
+    known = {str(service["name"]): service for service in services}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(f"the catalogue knows no service {', '.join(unknown)}")
+    chosen = set(names) or {name for name in known if _uses(name, known, set(parts), ())}
+    return known, [name for name in known if name in chosen]
 
 
 def _uses(name: str, known: Mapping[str, Mapping[str, Any]], parts: set[str], above: tuple[str, ...]) -> bool:

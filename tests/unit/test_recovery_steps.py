@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.upkeep.ops.plugins.filter.recovery_services import recovery_services
 from ansible_collections.upkeep.ops.plugins.module_utils._recovery_steps import back, batches, figures, forward, left
 
 BOTH = ["redis:cache", "firestore:main"]
@@ -74,6 +75,12 @@ def test_services_start_after_those_that_they_need() -> None:
         ("app1", ["auth"]), ("app2", ["auth"]), ("app2", ["web"]),
     ]  # fmt: skip
     assert found[0]["services"] == [{"name": "auth", "runner": RUNNER, "stop_timeout": 5}]
+    told = recovery_services(catalogue, ["redis:cache"], ["app1", "app2"])
+    assert told == {"batches": found, "not_stopped": ["shown"], "not_asked": ["web", "auth"]}
+    healthy = [{**service, "health": {"url": "http://x"}} for service in catalogue]
+    told = recovery_services(healthy, ["redis:cache"], [])
+    assert (told["not_stopped"], told["not_asked"]) == (["auth", "shown"], []), "nobody says where auth runs"
+    assert recovery_services([{**healthy[1], "ready": {}}], ["redis:cache"], ["app1"])["not_asked"] == ["auth"]
     assert names(batches(catalogue, ["redis:cache"], [], ["mail"])[0]["services"]) == ["mail"]
     with pytest.raises(ValueError, match="no service nobody"):
         batches(catalogue, [], [], ["nobody"])
