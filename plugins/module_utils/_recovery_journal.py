@@ -26,6 +26,10 @@ from ansible_collections.upkeep.ops.plugins.module_utils._time import Clock, for
 _FORMAT = 1
 _WORKERS_PATIENCE, _WORKERS_POLL = 900.0, 0.2  # seconds
 _FILE = re.compile(r"(\d{8}T\d{6}Z)\.json")
+_AWAY = (
+    "move it away, to another folder, then run this again. If that recovery had not come to its end, see first what it "
+    "has left stopped or closed"
+)
 #: What became of a recovery. An open one has not come to its end: its run goes on, was killed, or could not go back.
 OPEN, RECOVERED, ROLLED_BACK = "open", "recovered", "rolled_back"
 #: What is noted of a step.
@@ -208,9 +212,10 @@ class RecoveryJournal:
         except FileNotFoundError as error:
             raise RecoveryError(f"no recovery {identifier} is known below {self.folder}") from error
         except ValueError as error:
-            raise RecoveryError(f"the journal {path} cannot be read: {error}") from error
+            raise RecoveryError(f"the journal {path} cannot be read ({error}): {_AWAY}") from error
         if content.get("format") != _FORMAT:
-            raise RecoveryError(f"the journal {path} has format {content.get('format')!r}; known here is {_FORMAT}")
+            told = f"the journal {path} has format {content.get('format')!r}, and known here is {_FORMAT}"
+            raise RecoveryError(f"{told}: {_AWAY}")
         return content
 
     def _write(self, recovery: Mapping[str, Any]) -> None:
