@@ -70,6 +70,11 @@ def move_aside(files: DataFiles, aside: str) -> None:
     sync_folder(files.folder)
 
 
+def is_aside(files: DataFiles, aside: str) -> bool:
+    """Whether old files are in the folder ``aside``, where no server writes to them."""
+    return any(os.path.lexists(os.path.join(aside, name)) for name in files.names)
+
+
 def place(files: DataFiles, rdb: str) -> None:
     """Put the uncompressed ``rdb`` where the server reads it when it starts; nothing may lie there."""
     _copy(rdb, os.path.join(files.folder, files.rdb), files.folder)

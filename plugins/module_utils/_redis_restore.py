@@ -322,10 +322,14 @@ class Restoration:
             self._fine(f"removed the safety snapshots and old files of {count} restores")
 
     def _settle(self, journal: Journal) -> bool:
-        """Bring the server into order after a run that was killed; whether it holds the restored data."""
+        """Bring the server into order after a run that was killed; whether only its safety snapshot leads back."""
         step = journal["step"]
         replaced = self._back.after_death(journal)
         now = "the server holds what it restored" if replaced else "the server holds what it held before"
+        if journal.get("lost"):
+            now = (
+                f"with its files from before the server lacks data of the safety snapshot: {', '.join(journal['lost'])}"
+            )
         self.outcome.continued = f"the run of {journal['begun_at']} was killed during {step!r}; {now}"
         self.changed = True
         return replaced

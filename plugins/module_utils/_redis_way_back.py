@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.upkeep.ops.plugins.module_utils._findings import FindingsBuilder, by_severity
+from ansible_collections.upkeep.ops.plugins.module_utils._redis_data_files import DataFiles, is_aside
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_failover import Failover
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_replication import Progress
 from ansible_collections.upkeep.ops.plugins.module_utils._redis_restore_journal import Journal
@@ -56,17 +57,18 @@ class WayBack:
                     self._copy_back(journal, stack)
                 else:
                     take_back_offline(self.service, journal, self._pid())
-                    self._demand(lost_since(self._safety(journal, stack), self.target))
+                    self._demand(self._lost_offline(journal, stack))
         self.let_go(journal)
         self.target.wait_for_aof()
         self.failover.put_back(journal["sentinels"], self.target.patience)
         journal.taken_back()
 
     def after_death(self, journal: Journal) -> bool:
-        """Bring a server whose restore was killed into order; whether it holds the restored data now.
+        """Bring a server whose restore was killed into order; whether its safety snapshot must be restored to go back.
 
-        It does when that was whole already, and its writers may have used it since. Else it holds what it held before
-        with all that was written since. Raises TargetError and what the steps raise.
+        That is so when the restored data was whole already, whose writers may have used it since, or when the files
+        from before do not hold all of the snapshot (``lost`` in the journal). Else the server holds what it held
+        before with all that was written since. Raises SafetyError, TargetError and what the steps raise.
         """
         replaced = self._settle_offline(journal) if journal["mode"] == "offline" else self._settle_online(journal)
         self.let_go(journal)
@@ -100,8 +102,20 @@ class WayBack:
         if journal["step"] in _PROVED:
             self.target.wait_until_there()
             return True
+        if journal.get("lost"):  # an earlier run has seen it
+            self.target.wait_until_there()
+            return True
+        # Once the files are in their place again the server may have gone on, and differ from the snapshot rightly.
+        aside = journal["step"] == "starting" or is_aside(DataFiles(**journal["files"]), journal["aside"])
         take_back_offline(self.service, journal, self._pid())
-        return False
+        with ExitStack() as stack:
+            return (aside or not journal["persistent"]) and bool(self._lost_offline(journal, stack))
+
+    def _lost_offline(self, journal: Journal, stack: ExitStack) -> list[str]:
+        """What the server, with its files from before, lacks of the safety snapshot; later runs know it, too."""
+        lost = lost_since(self._safety(journal, stack), self.target)
+        journal.note(lost=lost)
+        return lost
 
     def _copy_back(self, journal: Journal, stack: ExitStack) -> None:
         info = self.target.wait_until_there()

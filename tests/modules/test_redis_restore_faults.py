@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -210,6 +212,26 @@ def test_killed_offline(
         assert_fine(answer)
         assert digest(restore.server) == data
     restore.server.client(socket_timeout=2).set("probe", 1)
+
+
+@pytest.mark.parametrize("persistence", [AOF, "save 3600 1"])
+def test_killed_offline_and_the_files_from_before_are_not_whole(
+    restorer: Callable[..., Restorer], taken: tuple[Path, str], persistence: str
+) -> None:
+    """They are not believed, and not by a later run either: the safety snapshot is what goes back."""
+    restore = restorer(persistence)
+    data, options = digest(restore.server), {"mode": "offline", **restore.commands()}
+    restore.run(path=str(taken[0]), actions={"starting": "kill me"}, hold_timeout=0.1, **options)
+    for file in [path for path in Path(restore.journal()["aside"]).rglob("*") if path.is_file()]:
+        file.unlink()
+    killed = restore.run("rolled_back", actions={"holding writers": "kill me"}, hold_timeout=0.1, **options)
+    first, second = sorted(restore.state_dir.glob("*/*/journal.json"))
+    assert killed == {} and json.loads(first.read_text())["lost"]
+    shutil.rmtree(second.parent)  # as if it had been killed earlier still
+    answer = restore.run("rolled_back", **options)
+    assert_fine(answer)
+    assert "lacks data of the safety snapshot" in answer["restore"]["continued"], answer
+    assert digest(restore.server) == data
 
 
 def test_sigterm_goes_back(restorer: Callable[..., Restorer], taken: tuple[Path, str]) -> None:
