@@ -14,7 +14,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.common import Row, quantity, timed
-from tests.bench.platform import DOCUMENTS, KEYS, FilledPlatform
+from tests.bench.platform import DOCUMENTS, KEYS, FilledPlatform, filled_platform
 from tests.platform.miniature import BUCKET, PROJECT
 from tests.platform.parts import firestore
 from tests.platform.parts.gcloud import Gcloud
@@ -38,17 +37,11 @@ def rows() -> list[Row]:
     """Both, once each; takes about five minutes."""
     if missing := Gcloud.missing():
         raise SystemExit(f"emergency_recovery: {missing}")
-    with tempfile.TemporaryDirectory(prefix="upkeep-bench-") as name:
-        bench = FilledPlatform(Path(name))
-        try:
-            return list(_rows(bench))
-        finally:
-            bench.platform.down()
+    with filled_platform() as bench:
+        return list(_rows(bench))
 
 
 def _rows(bench: FilledPlatform) -> Iterator[Row]:
-    bench.fill()
-    bench.run("backup")
     (kept,) = (path for path in (bench.demo / "backups").iterdir() if path.name.endswith("Z"))
     wanted = _contents(bench)
 

@@ -9,6 +9,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,19 @@ from tests.platform.parts.redis import seed
 
 KEYS = 1_000_000
 DOCUMENTS = 50_000
+
+
+@contextmanager
+def filled_platform() -> Iterator[FilledPlatform]:
+    """A filled platform in a folder of its own, with a backup set; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="upkeep-bench-") as name:
+        bench = FilledPlatform(Path(name))
+        try:
+            bench.fill()
+            bench.run("backup")
+            yield bench
+        finally:
+            bench.platform.down()
 
 
 class FilledPlatform:
