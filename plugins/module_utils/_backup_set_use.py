@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from ansible_collections.upkeep.ops.plugins.module_utils._backup_set import MANIFEST, is_id
+from ansible_collections.upkeep.ops.plugins.module_utils._lock import locked
 
 IN_USE = "a drill, a copy, a verification or a restore reads it now"
 
@@ -41,16 +42,8 @@ def removing(path: str) -> Iterator[bool]:
         with suppress(FileNotFoundError):
             descriptor = os.open(os.path.join(path, MANIFEST), os.O_RDWR | os.O_CLOEXEC)
             held.callback(os.close, descriptor)
-            free = _locked(descriptor)
+            free = locked(descriptor)
         yield free
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _set_of(path: str) -> str:

@@ -191,7 +191,7 @@ def mutex(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         waited = 0.0
-        while not _locked(descriptor):
+        while not locked(descriptor):
             if waited >= patience:
                 raise LockError(f"another process has kept {path} locked for {format_duration(patience)}")
             sleep(poll)
@@ -201,7 +201,8 @@ def mutex(
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int) -> bool:
+    """Lock an open file for this process alone, unless somebody holds it; nobody is waited for."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
